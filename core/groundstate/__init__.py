@@ -1,0 +1,134 @@
+"""groundstate: compose energies, infer codes, learn features.
+
+A model is an energy; its features are the codes of lowest energy. Everything here is imported when it is
+first used, so that ``import groundstate`` and the command line answer without waiting for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from groundstate import structure
+    from groundstate.api import infer, load
+    from groundstate.components import (
+        Availability,
+        Backend,
+        Callback,
+        Code,
+        ConfigPath,
+        Context,
+        Data,
+        Decoder,
+        Encoder,
+        Memory,
+        Reconstruction,
+        Regulariser,
+        Solver,
+        State,
+        Task,
+        Term,
+        Tracker,
+    )
+    from groundstate.config import load_config
+    from groundstate.data import Batch, DataInfo, Source, Splits, TensorSource
+    from groundstate.errors import InputError
+    from groundstate.hooks import hookimpl
+    from groundstate.inference import Certificate, Problem, Solution
+    from groundstate.model import Model
+    from groundstate.parameters import Constraint, NonNegative, NormBound
+    from groundstate.run import train
+
+    __version__: str
+
+__all__ = [
+    "Availability",
+    "Backend",
+    "Batch",
+    "Callback",
+    "Certificate",
+    "Code",
+    "ConfigPath",
+    "Constraint",
+    "Context",
+    "Data",
+    "DataInfo",
+    "Decoder",
+    "Encoder",
+    "InputError",
+    "Memory",
+    "Model",
+    "NonNegative",
+    "NormBound",
+    "Problem",
+    "Reconstruction",
+    "Regulariser",
+    "Solution",
+    "Solver",
+    "Source",
+    "Splits",
+    "State",
+    "Task",
+    "TensorSource",
+    "Term",
+    "Tracker",
+    "__version__",
+    "hookimpl",
+    "infer",
+    "load",
+    "load_config",
+    "structure",
+    "train",
+]
+
+_MODULES = {
+    "api": ("infer", "load"),
+    "components": (
+        "Availability",
+        "Backend",
+        "Callback",
+        "Code",
+        "ConfigPath",
+        "Context",
+        "Data",
+        "Decoder",
+        "Encoder",
+        "Memory",
+        "Reconstruction",
+        "Regulariser",
+        "Solver",
+        "State",
+        "Task",
+        "Term",
+        "Tracker",
+    ),
+    "config": ("load_config",),
+    "data": ("Batch", "DataInfo", "Source", "Splits", "TensorSource"),
+    "errors": ("InputError",),
+    "hooks": ("hookimpl",),
+    "inference": ("Certificate", "Problem", "Solution"),
+    "model": ("Model",),
+    "parameters": ("Constraint", "NonNegative", "NormBound"),
+    "run": ("train",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("groundstate")
+    elif name == "structure":
+        return import_module("groundstate.structure")
+    elif name in _HOME:
+        value = getattr(import_module(f"groundstate.{_HOME[name]}"), name)
+    else:
+        raise AttributeError(f"module 'groundstate' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+"""``python -m groundstate`` is the same as ``groundstate``."""
+
+from groundstate.cli import main
+
+main()

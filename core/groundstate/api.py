@@ -1,0 +1,110 @@
+"""The short ways in from Python: ``load`` a trained model, ``infer`` codes without a config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundstate.components import Context, Decoder, Reconstruction, Solver, Term
+from groundstate.data import Batch
+from groundstate.energy import Energy
+from groundstate.errors import InputError
+from groundstate.inference import Callback, Problem, Solution, solve
+from groundstate.model import WEIGHTS, Model
+from groundstate.registry import Registry
+from groundstate.structure import LeastSquares, LinearMap
+
+
+class FixedDictionary(Decoder):
+    """decoded = z Dᵀ for a given matrix D (n, units) that does not learn."""
+
+    linear = True
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z @ self.get_buffer("matrix").T
+
+    def code_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (self.get_buffer("matrix").shape[1],)
+
+    def structure(self) -> LinearMap:
+        return LinearMap(matrix=self.get_buffer("matrix"))
+
+
+class SquaredDistance(Reconstruction):
+    """½‖x − decoded‖², for ``infer`` without a config."""
+
+    quadratic = True
+
+    def energy(self, x: Tensor, decoded: Tensor) -> Tensor:
+        return 0.5 * (x - decoded).square().sum(1)
+
+    def structure(self) -> LeastSquares:
+        return LeastSquares()
+
+
+def infer(
+    x: Tensor,
+    *,
+    dictionary: Tensor,
+    terms: Sequence[Term],
+    solver: str | Solver[Any] = "auto",
+    tolerance: float = 1e-6,
+    max_iterations: int = 10_000,
+    start: Tensor | None = None,
+    callback: Callback | None = None,
+) -> Solution:
+    """Codes z that minimise ½‖x − Dz‖² + Σ terms, with energy and certificate per sample.
+
+    x: (batch, n). dictionary: D, (n, units). terms: regularisers, e.g. ``[L1(weight=0.1)]``.
+    solver: a solver plugin's name, or a solver. tolerance: relative to ½‖x‖² (for a gap).
+    start: (batch, units), default 0. Computes in x's dtype and on its device.
+    """
+    if x.dim() != 2 or dictionary.dim() != 2 or x.shape[1] != dictionary.shape[0]:
+        raise InputError(
+            f"x has shape {tuple(x.shape)} and the dictionary {tuple(dictionary.shape)}; "
+            "they must be (batch, n) and (n, units)"
+        )
+    if isinstance(solver, str):
+        registry = Registry.discover()
+        kind = registry.load(registry.get("solver", solver))
+        solver = kind(tolerance=tolerance, max_iterations=max_iterations)
+    decoder = FixedDictionary(dictionary.detach().to(x))
+    context = Context(
+        (x.shape[1],), decoder.code_shape((x.shape[1],)), torch.Generator().manual_seed(0), decoder=decoder.structure()
+    )
+    named: dict[str, Term] = {"reconstruction": SquaredDistance()}
+    for number, term in enumerate(terms, start=1):
+        term.build(context)
+        named[f"term{number}"] = term.to(x)
+    problem = Problem(Energy(named, decoder), Batch({"x": x}), context.code_shape, tolerance=tolerance)
+    with torch.no_grad():
+        return solve(problem, solver, problem.zeros() if start is None else start, callback=callback)
+
+
+def find_model(name: str | Path) -> Path:
+    """The model folder behind a run's folder or id, a model's folder, or a tracker's own URI."""
+    folder = Path(name)
+    for candidate in (folder, folder / "model", Path("runs") / folder / "model"):
+        if (candidate / WEIGHTS).is_file():
+            return candidate
+    registry = Registry.discover(None)
+    for entry in registry.entries("tracker"):
+        if entry.default:
+            find = getattr(registry.load(entry), "find_model", None)
+            if find is not None:
+                found: Path = find(str(name))
+                return found
+    raise InputError(f"no model '{name}': give a run's id or folder, a model's folder or a tracker's URI")
+
+
+def load(name: str | Path) -> Model:
+    """The trained model of a run (its id or folder), of a model folder, or of a tracker's URI."""
+    return Model.load(find_model(name))

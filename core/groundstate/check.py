@@ -1,0 +1,336 @@
+"""What a config says, before an hour is spent on it: the energy as a formula, parameters, memory, phases.
+
+Everything that a run would refuse is refused here, with file and line; no data is read, nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundstate.components import Backend, Solver, Stage, Term
+from groundstate.config import LoadedConfig, Parts, PhaseConfig, assemble
+from groundstate.config.locate import KeyPath
+from groundstate.data import DataInfo
+from groundstate.errors import Fault, InputError
+from groundstate.parameters import Constraint, NormBound, ParameterSpec
+from groundstate.trial import Trial, declared_faults, frozen_faults
+
+STATES = {"adam": 2, "adamw": 2, "sgd": 0}
+"""Tensors that an optimiser keeps per parameter."""
+
+
+@dataclass(frozen=True)
+class TermReport:
+    """One summand. acts: inference, learning or both. phases: its weight in each phase where it acts."""
+
+    name: str
+    kind: str
+    type: str
+    formula: str
+    weight: float
+    acts: str
+    phases: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ParameterReport:
+    """One parameter: its shape, and how it learns. constraint: in words, or None."""
+
+    name: str
+    shape: tuple[int, ...]
+    direction: str
+    rate: float
+    constraint: str | None
+
+    @property
+    def count(self) -> int:
+        return torch.Size(self.shape).numel()
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes of one training step; an estimate: the allocator and the libraries come on top."""
+
+    parameters: int
+    gradients: int
+    optimiser: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.gradients + self.optimiser + self.activations
+
+
+@dataclass(frozen=True)
+class PhaseReport:
+    """One phase. steps: batches in all of it. terms: those that act, with their weights there."""
+
+    name: str
+    epochs: int
+    steps: int
+    terms: Mapping[str, float]
+    rate: float
+    schedule: str
+    frozen: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What ``check`` found; ``record`` is the same as plain values, for machines."""
+
+    name: str
+    data: str
+    info: DataInfo
+    code_shape: tuple[int, ...]
+    encoder: str | None
+    decoder: str | None
+    solver: str
+    solver_settings: Mapping[str, Any]
+    terms: tuple[TermReport, ...]
+    parameters: tuple[ParameterReport, ...]
+    memory: MemoryEstimate
+    phases: tuple[PhaseReport, ...]
+    backend: str
+    warnings: tuple[str, ...]
+
+    @property
+    def formula(self) -> str:
+        """The energy as a person would write it."""
+        return f"E = {_sum(self.terms)}"
+
+    @property
+    def count(self) -> int:
+        """The number of values that are learned."""
+        return sum(parameter.count for parameter in self.parameters)
+
+    def record(self) -> dict[str, Any]:
+        """Plain values, in the order of the fields."""
+        return {"formula": self.formula, "parameter_count": self.count, **asdict(self)}
+
+
+def _sum(terms: tuple[TermReport, ...]) -> str:
+    """Weighted formulas; what a term says after a comma (``z ≥ 0``) holds for the whole sum and ends it."""
+    summands, conditions = [], []
+    for term in terms:
+        body, *condition = _split(term.formula, ", ")
+        conditions += condition
+        compound = body.startswith("−") or len(_split(body, " + ")) > 1 or len(_split(body, " − ")) > 1
+        body = f"({body})" if compound else body
+        summands.append(body if term.weight == 1 else f"{term.weight:g}·{body}")
+    return ", ".join([" + ".join(summands), *dict.fromkeys(conditions)])
+
+
+def _split(formula: str, separator: str) -> list[str]:
+    """A formula at a separator, but not inside brackets or between norm bars."""
+    parts, start, depth, bars = [], 0, 0, ""
+    for at, letter in enumerate(formula):
+        if letter in "([{":
+            depth += 1
+        elif letter in ")]}":
+            depth -= 1
+        elif letter in "‖|":
+            bars = bars[:-1] if bars.endswith(letter) else bars + letter
+        elif not depth and not bars and formula.startswith(separator, at):
+            parts.append(formula[start:at])
+            start = at + len(separator)
+    return [*parts, formula[start:]]
+
+
+def check(loaded: LoadedConfig) -> CheckReport:
+    """Everything that can be known of a run without reading its data; InputError with all that cannot work."""
+    parts = assemble(loaded)
+    try:
+        info = parts.data.describe()
+    except InputError as error:
+        raise loaded.place(error, "data") from error
+    early = list(_early_faults(loaded, parts, info))
+    if early:
+        raise InputError(early)
+    trial = Trial(loaded, parts, info)
+    faults = [*trial.missing_needs(), *declared_faults(trial), *_phase_faults(loaded, trial)]
+    if not faults:
+        trial.energies(trial.batch(), trial.codes())
+        faults += _solver_faults(loaded, parts, trial)
+    if faults:
+        raise InputError(faults)
+    return _report(loaded, parts, trial)
+
+
+# -- refusals ---------------------------------------------------------------------------------------
+
+
+def _early_faults(loaded: LoadedConfig, parts: Parts, info: DataInfo) -> Iterator[Fault]:
+    """What can be seen before the model is built."""
+    fault = loaded.provenance.fault
+    if parts.encoder is None and parts.solver.config.start == "encoder":
+        message = (
+            f"solver '{loaded.config.inference.type}' starts from the encoder's code, but there is no encoder; "
+            "add [model.encoder]"
+        )
+        yield fault(("inference", "start"), message)
+    learning = loaded.config.learning
+    if learning.monitor is not None:
+        if "validation" not in info.samples:
+            yield fault(("learning", "monitor"), "this data has no validation split; hold some samples out")
+        elif not learning.monitor.startswith("validation/"):
+            yield fault(
+                ("learning", "monitor"),
+                f'is "{learning.monitor}"; only a metric of the validation split can choose the best epoch, '
+                "e.g. 'validation/energy'",
+            )
+
+
+def _weights(trial: Trial, stage: Stage, phase: PhaseConfig) -> dict[str, float]:
+    return trial.model.energy.weights(stage, phase.terms, phase.weights)
+
+
+def _phase_faults(loaded: LoadedConfig, trial: Trial) -> Iterator[Fault]:
+    """Phases in which nothing would be learned or inferred, and frozen names that are none."""
+    for name, phase in loaded.config.phases.items():
+        yield from frozen_faults(trial, name, phase)
+        acting = phase.terms if phase.terms is not None else list(loaded.config.energy)
+        if not _weights(trial, "learning", phase):
+            message = f"no term acts in learning here, only in inference: {', '.join(acting)}"
+            yield loaded.provenance.fault(("phases", name), message)
+        if trial.model.solver.config.max_iterations > 0 and not _weights(trial, "inference", phase):
+            message = (
+                f"no term acts in inference here (a task acts in learning only, unless acts says otherwise), "
+                f"so the solver has nothing to minimise: {', '.join(acting)}"
+            )
+            yield loaded.provenance.fault(("phases", name), message)
+
+
+def _solver_faults(loaded: LoadedConfig, parts: Parts, trial: Trial) -> Iterator[Fault]:
+    """What a solver says of the problems it would be given: one per phase, and all terms for the reference."""
+    problems = [_weights(trial, "inference", phase) for phase in loaded.config.phases.values()]
+    everything = trial.model.energy.weights("inference")
+    asked: list[tuple[Solver[Any], KeyPath, list[dict[str, float]]]] = [
+        (parts.solver, ("inference", "type"), [*problems, everything])
+    ]
+    if parts.reference is not None:
+        asked.append((parts.reference, ("evaluation", "reference", "type"), [everything]))
+    for solver, path, weights in asked:
+        reasons = dict.fromkeys(reason for each in weights if each and (reason := trial.refusal(solver, each)))
+        for reason in reasons:
+            yield loaded.provenance.fault(path, reason)
+
+
+# -- the report -------------------------------------------------------------------------------------
+
+
+def _report(loaded: LoadedConfig, parts: Parts, trial: Trial) -> CheckReport:
+    config, info = loaded.config, trial.info
+    dtype = parts.backend.dtype
+    parameters = tuple(_parameters(trial))
+    config_of_solver = config.inference.arguments()
+    return CheckReport(
+        name=config.name,
+        data=config.data.type,
+        info=info,
+        code_shape=trial.model.shapes.code_shape,
+        encoder=config.model.encoder.type if config.model.encoder is not None else None,
+        decoder=config.model.decoder.type if config.model.decoder is not None else None,
+        solver=config.inference.type,
+        solver_settings={name: config_of_solver[name] for name in ("start", "max_iterations", "tolerance")},
+        terms=tuple(_term(loaded, trial, name, term) for name, term in trial.model.energy.terms.items()),
+        parameters=parameters,
+        memory=_memory(loaded, trial, parameters, dtype.itemsize),
+        phases=tuple(_phase(loaded, trial, name, phase) for name, phase in config.phases.items()),
+        backend=config.backend.type,
+        warnings=tuple(_warnings(loaded, parts.backend, info)),
+    )
+
+
+def _term(loaded: LoadedConfig, trial: Trial, name: str, term: Term) -> TermReport:
+    table = loaded.config.energy[name]
+    stages: tuple[Stage, ...] = ("inference", "learning")
+    acts = [stage for stage in stages if term.acts_in(stage)]
+    phases = {}
+    for key, phase in loaded.config.phases.items():
+        weights = _weights(trial, "inference", phase) | _weights(trial, "learning", phase)
+        if name in weights:
+            phases[key] = weights[name]
+    with trial.of_plugin(f"terms.{name}", "wrote its formula"):
+        formula = term.formula()
+    return TermReport(
+        name=name,
+        kind=table.entry.kind,
+        type=table.type,
+        formula=formula,
+        weight=term.config.weight,
+        acts="both" if len(acts) == len(stages) else acts[0],
+        phases=phases,
+    )
+
+
+def _parameters(trial: Trial) -> Iterator[ParameterReport]:
+    for owner, part in trial.model.components.items():
+        for name, value, spec in part.declared():
+            yield ParameterReport(f"{owner}.{name}", tuple(value.shape), spec.direction, spec.rate, _bound(spec, value))
+
+
+def _bound(spec: ParameterSpec, value: Tensor) -> str | None:
+    constraint: Constraint | None = spec.constraint
+    if constraint is None:
+        return None
+    if isinstance(constraint, NormBound):
+        others = [axis for axis in range(value.dim()) if axis not in constraint.dims]
+        each = f"each of {torch.Size(value.shape[axis] for axis in others).numel()}" if others else "all"
+        return f"‖·‖ {'=' if constraint.sphere else '≤'} {constraint.radius:.3g}, {each}"
+    words = type(constraint).__name__
+    return words if constraint.bounded else f"{words} (unbounded)"
+
+
+def _memory(
+    loaded: LoadedConfig, trial: Trial, parameters: tuple[ParameterReport, ...], itemsize: int
+) -> MemoryEstimate:
+    """Estimated for one batch: what autograd keeps grows with the samples, so two sizes tell its slope."""
+    learning = loaded.config.learning
+    states = {"descend": STATES[learning.optimiser], "ascend": STATES[learning.ascent_optimiser]}
+    scale = itemsize / torch.get_default_dtype().itemsize
+    small, large = trial.saved_bytes(2), trial.saved_bytes(4)
+    per_sample = max(0, large - small) / 2
+    code = torch.Size(trial.model.shapes.code_shape).numel()
+    inputs = torch.Size(trial.info.input_shape).numel()
+    solver = loaded.config.inference.arguments()
+    # A solver holds the code, its gradient, a step and a residual; unrolled, those of every iteration.
+    iterations = solver["max_iterations"] if solver["differentiate"] == "unroll" else min(1, solver["max_iterations"])
+    per_sample += iterations * (3 * code + 2 * inputs) * torch.get_default_dtype().itemsize
+    count = sum(parameter.count for parameter in parameters)
+    fixed = sum(buffer.numel() for buffer in trial.model.buffers())
+    return MemoryEstimate(
+        parameters=(count + fixed) * itemsize,
+        gradients=count * itemsize,
+        optimiser=sum(parameter.count * states[parameter.direction] for parameter in parameters) * itemsize,
+        activations=int(per_sample * learning.batch_size * scale),
+    )
+
+
+def _phase(loaded: LoadedConfig, trial: Trial, name: str, phase: PhaseConfig) -> PhaseReport:
+    learning = loaded.config.learning
+    batches = -(-trial.info.samples.get("train", 0) // learning.batch_size)
+    return PhaseReport(
+        name=name,
+        epochs=phase.epochs,
+        steps=phase.epochs * batches,
+        terms=_weights(trial, "inference", phase) | _weights(trial, "learning", phase),
+        rate=phase.rate or learning.rate,
+        schedule=phase.schedule,
+        frozen=tuple(phase.freeze),
+    )
+
+
+def _warnings(loaded: LoadedConfig, backend: Backend, info: DataInfo) -> Iterator[str]:
+    available = type(backend).available()
+    if not available.available:
+        yield f"backend '{loaded.config.backend.type}' cannot be used on this machine: {available.reason}"
+    train = info.samples.get("train", 0)
+    if loaded.config.learning.batch_size > train:
+        yield f"learning.batch_size {loaded.config.learning.batch_size} is more than the {train} training samples"
+    for problem in loaded.registry.problems:
+        yield f"plugins not readable: {problem}"

@@ -1,0 +1,134 @@
+"""The form of a run's config: what each table may say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+from groundstate.components import ConfigPath
+from groundstate.config.tables import (
+    BackendTable,
+    CallbackTable,
+    DataTable,
+    DecoderTable,
+    EncoderTable,
+    SolverTable,
+    TermTable,
+    TrackerTable,
+    registry_of,
+)
+from groundstate.learning import LearningConfig, PhaseConfig
+from groundstate.registry import Registry
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+RunName = Annotated[str, Field(pattern=NAME_PATTERN)]
+"""A name that can begin a folder's: letters, digits, '.', '_' and '-'."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+class ComponentsConfig(_Table):
+    """``[model]``: what predicts a code and what decodes it."""
+
+    encoder: EncoderTable | None = Field(None, description="predicts a code from an input; none by default")
+    decoder: DecoderTable | None = Field(None, description="maps a code back to the input; none by default")
+
+
+class EvaluationConfig(_Table):
+    """``[evaluation]``: what is measured beside the terms' own figures."""
+
+    reference: SolverTable | None = Field(
+        None, description="a solver whose certified codes an amortised encoder's are compared with"
+    )
+    samples: int = Field(1000, ge=1, description="inputs of each split that the reference solver is run on")
+
+
+class OutputConfig(_Table):
+    """``[output]``: where runs are written."""
+
+    folder: Annotated[Path, AfterValidator(_absolute)] = Field(
+        Path("runs"),
+        validate_default=True,
+        description="holds a folder per run; relative to the working directory",
+    )
+
+
+class Composition(_Table):
+    """What a model is made of."""
+
+    model: ComponentsConfig = Field(default_factory=ComponentsConfig, description="encoder and decoder")
+    energy: dict[str, TermTable] = Field(description="the energy's terms by name; the energy is their weighted sum")
+    inference: SolverTable = Field(description="the solver that finds the code of lowest energy")
+
+
+class LayerConfig(Composition):
+    """One layer: a model and how it learns. A run is one layer today."""
+
+    learning: LearningConfig = Field(default_factory=LearningConfig, description="how parameters learn")
+    phases: dict[str, PhaseConfig] = Field(description="stretches of training by name, in order")
+
+
+class ModelConfig(Composition):
+    """The config of a saved model: what ``Model.load`` needs beside the weights."""
+
+    backend: BackendTable | None = Field(None, description="device and precision")
+    plugins: list[ConfigPath] = Field(default_factory=list, description="registry.toml files of local plugins")
+
+
+class RunConfig(LayerConfig):
+    """A whole run. The tables that a config leaves out take the registry's defaults."""
+
+    name: RunName = Field("run", description="begins the run's id; by default the file's name")
+    seed: int = Field(0, ge=0, lt=2**63, description="of every random draw; the same seed gives the same run")
+    plugins: list[ConfigPath] = Field(
+        default_factory=list,
+        description="registry.toml files of local plugins, beside the one in the config's folder",
+    )
+    data: DataTable = Field(description="the data set")
+    backend: BackendTable = Field(description="device and precision")
+    tracking: TrackerTable | None = Field(description="keeps a record of the run; false for none")
+    callbacks: dict[str, CallbackTable | None] = Field(description="what else follows the run; false drops one")
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig, description="what is measured")
+    output: OutputConfig = Field(default_factory=OutputConfig, description="where runs are written")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any, info: ValidationInfo) -> Any:
+        return with_defaults(values, registry_of(info)) if isinstance(values, dict) else values
+
+
+DEFAULT_KINDS = {"backend": "backend", "tracking": "tracker", "inference": "solver"}
+"""Top-level tables that may be left out, and the kind whose default plugin then stands there."""
+
+NO_TRACKER = "none"
+"""``[tracking] type = "none"`` says the same as ``tracking = false``."""
+
+
+def with_defaults(values: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """The tables of a run with the registry's default plugins where they say none; ``false`` becomes none.
+
+    Two plugins that both claim to be the default are left to the table's own validation, which says so.
+    """
+    filled = dict(values)
+    for key, kind in DEFAULT_KINDS.items():
+        if key not in filled and registry.defaults(kind):
+            filled[key] = {}
+    if filled.setdefault("tracking", None) in (False, {"type": NO_TRACKER}):
+        filled["tracking"] = None
+    callbacks = filled.get("callbacks", {})
+    if isinstance(callbacks, dict):
+        own = {entry.name: {"type": entry.name} for entry in registry.defaults("callback")}
+        filled["callbacks"] = own | {
+            name: None if value is False else own.get(name, {}) | value if isinstance(value, dict) else value
+            for name, value in callbacks.items()
+        }
+    return filled

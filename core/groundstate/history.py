@@ -1,0 +1,61 @@
+"""The metrics of a run, one JSON line a record: ``metrics.jsonl`` in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from groundstate.files import write_text
+
+RecordKind = Literal["step", "epoch", "final"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """Metrics at one step. time: seconds since 1970. phase: its name."""
+
+    step: int
+    time: float
+    phase: str
+    kind: RecordKind
+    values: Mapping[str, float]
+
+
+class History:
+    """Appends records to a file; lines reach the disk at ``flush``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lines: list[str] = []
+
+    def add(self, step: int, phase: str, kind: RecordKind, values: Mapping[str, float]) -> Record:
+        record = Record(step, time.time(), phase, kind, dict(values))
+        self._lines.append(json.dumps(asdict(record)))
+        return record
+
+    def flush(self) -> None:
+        if self._lines:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("\n".join(self._lines) + "\n")
+            self._lines.clear()
+
+    def truncate(self, step: int) -> None:
+        """Drop what was recorded after ``step``, and a line torn by a kill."""
+        kept = [json.dumps(asdict(record)) for record in read_history(self.path) if record.step <= step]
+        write_text(self.path, "".join(line + "\n" for line in kept))
+
+
+def read_history(path: Path) -> Iterator[Record]:
+    """The records of a metrics.jsonl, up to a torn last line; nothing where the file is missing."""
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            try:
+                yield Record(**json.loads(line))
+            except json.JSONDecodeError:
+                return

@@ -1,0 +1,546 @@
+"""Inference: find the code of lowest energy, and certify how low it is.
+
+A solver sees a ``Problem``; the loop, the stopping rule and the callback live in ``solve``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from groundstate.components import Backend, Code, Memory, Solver, State, Term, needs
+from groundstate.data import Batch
+from groundstate.energy import Energy, Point
+from groundstate.structure import LeastSquares, LinearMap, ProblemStructure, Ridge
+
+Step = float | Tensor
+BISECTIONS = 50
+"""Halvings of the dual scale where several norms are certified together: 2⁻⁵⁰ of the scale remains."""
+DYKSTRA_ROUNDS = 1000
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How near to the lowest energy a code is, per sample.
+
+    kind: ``gap``, a duality gap, bounds E(z) − min E; ``residual``, the fixed-point residual
+    ‖z − prox(z − t∇f)‖∞/t, certifies stationarity only.
+    value: (batch,), in units of the energy (gap) or of its gradient (residual).
+    relative: (batch,), the gap over ½‖x‖², or the residual over the one at z = 0.
+    """
+
+    kind: Literal["gap", "residual"]
+    value: Tensor
+    relative: Tensor
+
+    def select(self, rows: Tensor) -> Certificate:
+        return Certificate(self.kind, self.value[rows], self.relative[rows])
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What inference gives, per sample.
+
+    code: (batch, *code_shape). energy: (batch,), over the terms that act in inference.
+    iterations: (batch,) int64. certificate: None where none was asked for.
+    encoded: what the encoder gave, where it ran.
+    """
+
+    code: Tensor
+    energy: Tensor | None
+    certificate: Certificate | None
+    iterations: Tensor
+    encoded: Code | None = None
+
+
+@dataclass(frozen=True)
+class Lipschitz:
+    """A bound on the curvature of the smooth part; ``certain`` where it is proven, else a first guess."""
+
+    value: float
+    certain: bool
+
+
+class Kernel(Protocol):
+    """A backend's own solver for problems of one structure."""
+
+    def __call__(self, problem: Problem, start: Tensor, config: Solver.Config) -> tuple[Tensor, Tensor]:
+        """Codes like start and the iterations of each sample; the caller certifies them."""
+        ...
+
+
+class Problem:
+    """What an energy looks like to a solver, for one batch: smooth part, prox, value and certificate.
+
+    weights: the acting terms and their weights (default: those that act in inference).
+    prediction: the encoder's code, for terms that ask for it. code_shape: shape of one code.
+    tolerance: the relative certificate the caller wants; inner iterations work to a tenth of it.
+    differentiable: keep the graph through smooth and prox, for back-propagation through a solver.
+    """
+
+    def __init__(
+        self,
+        energy: Energy,
+        batch: Batch,
+        code_shape: tuple[int, ...],
+        *,
+        weights: Mapping[str, float] | None = None,
+        prediction: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        tolerance: float = 1e-6,
+        differentiable: bool = False,
+    ) -> None:
+        self.energy = energy
+        self.batch = batch
+        self.code_shape = code_shape
+        self.weights = dict(energy.weights("inference") if weights is None else weights)
+        self.prediction = prediction
+        self.generator = generator
+        self.tolerance = tolerance
+        self.differentiable = differentiable
+        self.split = energy.split(tuple(self.weights))
+        self.memories = {name: Memory() for name in (*self.split.proxed, "")}
+        self.linear, self.data_weight, self.ridge = self._closed_form()
+        self._lipschitz: Lipschitz | None = None
+
+    def _closed_form(self) -> tuple[LinearMap | None, float, float]:
+        """(D, w, ρ) where the smooth part is w·½‖x − Dz‖² + ρ·½‖z‖²; (None, 0, 0) for any other."""
+        linear = self.energy.decoder.structure() if self.energy.decoder is not None else None
+        data, ridge = 0.0, 0.0
+        for name in self.split.smooth:
+            match self.energy.terms[name].structure():
+                case LeastSquares(weight=weight):
+                    data += self.weights[name] * weight
+                case Ridge(weight=weight):
+                    ridge += self.weights[name] * weight
+                case _:
+                    return None, 0.0, 0.0
+        return (linear, data, ridge) if linear is not None else (None, 0.0, 0.0)
+
+    @property
+    def structure(self) -> ProblemStructure | None:
+        """The problem's form where every part tells its own, else None."""
+        if self.linear is None:
+            return None
+        penalties = [
+            form.scaled(self.weights[name])
+            for name in self.split.proxed
+            if (form := self.energy.terms[name].structure()) is not None
+        ]
+        if len(penalties) < len(self.split.proxed):
+            return None
+        if self.ridge:
+            penalties.append(Ridge(weight=self.ridge))
+        return ProblemStructure(
+            dictionary=self.linear, data=LeastSquares(weight=self.data_weight), penalties=tuple(penalties)
+        )
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    def zeros(self) -> Tensor:
+        """The code 0, (batch, *code_shape)."""
+        return self.batch.x.new_zeros(len(self), *self.code_shape)
+
+    def point(self, z: Tensor) -> Point:
+        return Point(self.batch, Code(z), self.energy.decoder, self.prediction, self.generator)
+
+    # -- value and gradient -------------------------------------------------------------------------
+
+    def residual(self, z: Tensor) -> Tensor:
+        """x − Dz, flat: (batch, n), in closed form; (batch, 0) for any other problem.
+
+        It is affine in z: a solver that keeps the residuals of two codes has that of any point on the line
+        through them without another product, and hands it to ``smooth`` and ``value``.
+        """
+        if self.linear is None:
+            return z.new_empty(len(z), 0)
+        return torch.addmm(self.batch.x.flatten(1), z.flatten(1), self.linear.matrix.T, alpha=-1)
+
+    def value(self, z: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The energy of each sample, (batch,)."""
+        return self.smooth_value(z, residual) + self.penalty(z)
+
+    def smooth_value(self, z: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The smooth part of the energy, (batch,)."""
+        if self.linear is None:
+            return self.energy.total(self.point(z), {name: self.weights[name] for name in self.split.smooth})
+        return self._closed_value(z, self.residual(z) if residual is None else residual)
+
+    def _closed_value(self, z: Tensor, residual: Tensor) -> Tensor:
+        value = 0.5 * self.data_weight * torch.linalg.vector_norm(residual, dim=1).square()
+        return value + 0.5 * self.ridge * z.flatten(1).square().sum(1) if self.ridge else value
+
+    def penalty(self, z: Tensor) -> Tensor:
+        """The part that is handled by prox, (batch,)."""
+        return self.energy.total(self.point(z), {name: self.weights[name] for name in self.split.proxed})
+
+    def smooth(self, z: Tensor, residual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Value (batch,) and gradient (shape of z) of the smooth part."""
+        if self.linear is not None:
+            residual = self.residual(z) if residual is None else residual
+            return self._closed_value(z, residual), self.gradient(z, residual)
+        value, gradient = z.new_zeros(len(z)), torch.zeros_like(z)
+        by_autograd: dict[str, float] = {}
+        point = self.point(z)
+        for name in self.split.smooth:
+            term, weight = self.energy.terms[name], self.weights[name]
+            if term.gradient is None:
+                by_autograd[name] = weight
+            else:
+                value = value + weight * point.call(term.energy)
+                gradient = gradient + weight * point.call(term.gradient)
+        if by_autograd:
+            with torch.enable_grad():
+                leaf = z if self.differentiable and z.requires_grad else z.detach().requires_grad_()
+                energy = self.energy.total(self.point(leaf), by_autograd)
+                # a term that does not look at z has gradient 0
+                (slope,) = torch.autograd.grad(
+                    energy.sum(),
+                    leaf,
+                    create_graph=self.differentiable,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            value = value + (energy if self.differentiable else energy.detach())
+            gradient = gradient + slope
+        return value, gradient
+
+    def gradient(self, z: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The gradient of the smooth part alone, shape of z."""
+        if self.linear is None:
+            return self.smooth(z)[1]
+        residual = self.residual(z) if residual is None else residual
+        gradient = (residual @ self.linear.matrix).view_as(z)
+        gradient = gradient * -self.data_weight if self.differentiable else gradient.mul_(-self.data_weight)
+        return gradient + self.ridge * z if self.ridge else gradient
+
+    def lipschitz(self) -> Lipschitz:
+        """A bound on the gradient's Lipschitz constant: exact for a matrix, else by power iteration or a guess."""
+        if self._lipschitz is None:
+            if self.linear is not None:
+                norm = self.linear.squared_norm() if self.data_weight else 0.0
+                bound = (self.data_weight * norm + self.ridge) * (1 + 1e-6)
+                self._lipschitz = Lipschitz(max(bound, torch.finfo(torch.float32).tiny), True)
+            elif self._is_quadratic():
+                self._lipschitz = Lipschitz(self._power_iteration(), False)
+            else:
+                self._lipschitz = Lipschitz(1.0, False)
+        return self._lipschitz
+
+    def curvature(self) -> float:
+        """What the majorising proxes add to the Lipschitz constant."""
+        return sum(self.weights[name] * self.energy.terms[name].curvature() for name in self.split.proxed)
+
+    def _is_quadratic(self) -> bool:
+        linear = self.energy.decoder is None or self.energy.decoder.linear
+        return linear and all(self.energy.terms[name].quadratic for name in self.split.smooth)
+
+    def _power_iteration(self, rounds: int = 30) -> float:
+        """Largest curvature of a quadratic smooth part over the batch; a lower bound, hence not certain."""
+        generator = torch.Generator().manual_seed(0)
+        direction = (
+            torch.randn(1, *self.code_shape, generator=generator).to(self.batch.x).expand_as(self.zeros())
+        )
+        origin = self.smooth(self.zeros())[1].detach()
+        largest = 1e-12
+        for _ in range(rounds):
+            norm = direction.flatten(1).norm(dim=1).clamp_min(1e-30)
+            direction = direction / per_sample(norm, direction)
+            direction = (self.smooth(direction)[1] - origin).detach()
+            largest = float(direction.flatten(1).norm(dim=1).max())
+        return max(largest, 1e-12)
+
+    # -- prox ---------------------------------------------------------------------------------------
+
+    def prox(self, v: Tensor, step: Step, z: Tensor) -> Tensor:
+        """argmin_u step·Ω(u) + ½‖u − v‖² over the prox-handled part Ω, majorised at z where it is not convex."""
+        if self.split.composed:
+            for name in self.split.proxed:
+                v = self._prox_of(name, v, step, z)
+            return v
+        return self._dykstra(v, step, z)
+
+    def _prox_of(self, name: str, v: Tensor, step: Step, z: Tensor) -> Tensor:
+        term = self.energy.terms[name]
+        assert term.prox is not None
+        given: dict[str, Any] = {
+            "v": v,
+            "step": step * self.weights[name],
+            "z": z,
+            "memory": self.memories[name],
+            "tolerance": 0.1 * self.tolerance,
+        }
+        result: Tensor = term.prox(**{need: given[need] for need in needs(term.prox)})
+        return result
+
+    def _dykstra(self, v: Tensor, step: Step, z: Tensor) -> Tensor:
+        """Prox of a sum by cyclic ascent on its dual, one prox at a time (Bauschke & Combettes 2008)."""
+        memory = self.memories[""]
+        names = self.split.proxed
+        duals = memory.value
+        if duals is None or duals.shape[1:] != (len(names), *v.shape[1:]):
+            duals = v.new_zeros(len(v), len(names), *v.shape[1:])
+        parts = list(duals.unbind(1))
+        u = v - sum(parts)
+        accuracy = max(0.1 * self.tolerance, 4 * torch.finfo(v.dtype).eps)
+        scale = v.detach().flatten(1).abs().amax(1).clamp_min(torch.finfo(v.dtype).tiny)
+        for _ in range(DYKSTRA_ROUNDS):
+            before = u
+            for i, name in enumerate(names):
+                whole = u + parts[i]
+                u = self._prox_of(name, whole, step, z)
+                parts[i] = whole - u
+            moved = (u - before).detach().flatten(1).abs().amax(1)
+            if bool((moved <= accuracy * scale).all()):
+                break
+        memory.value = torch.stack(parts, 1).detach()
+        return u
+
+    # -- certificates -------------------------------------------------------------------------------
+
+    def certificate(self, z: Tensor) -> Certificate:
+        """A duality gap where the problem is convex with norms as penalties, else the fixed-point residual."""
+        with torch.no_grad():
+            terms = [self.energy.terms[name] for name in self.split.proxed]
+            if self.linear is not None and self.data_weight and all(term.norm for term in terms):
+                return self._gap(z)
+            return self._fixed_point(z)
+
+    def _gap(self, z: Tensor) -> Certificate:
+        """P(z) − D(θ) with θ = s·r, written without cancellation: ½(1−s)²‖r‖² + Ω(z) − s⟨z, Dᵀr⟩.
+
+        r is the residual with the data's weight and the ridge folded in; s the largest scale at which θ is
+        dual feasible (or a bound on it).
+        """
+        assert self.linear is not None
+        flat = z.flatten(1)
+        residual = self.residual(z)
+        correlation = self.data_weight * (residual @ self.linear.matrix) - self.ridge * flat
+        norm = self.data_weight * residual.square().sum(1) + self.ridge * flat.square().sum(1)
+        scale = self._dual_scale(correlation.view_as(z))
+        inner = (flat * correlation).sum(1)
+        gap = (0.5 * (1 - scale).square() * norm + (self.penalty(z) - scale * inner)).clamp_min(0)
+        if any(self.energy.terms[name].non_negative for name in self.split.proxed):
+            gap = torch.where(flat.amin(1) < 0, torch.inf, gap)  # outside the domain
+        half = 0.5 * self.data_weight * self.batch.x.flatten(1).square().sum(1)
+        return Certificate("gap", gap, gap / half.clamp_min(torch.finfo(half.dtype).tiny))
+
+    def _dual_scale(self, correlation: Tensor) -> Tensor:
+        """The largest s in [0, 1] with Ω*(s·c) ≤ 1; for one norm by its dual, else by where the prox vanishes."""
+        if not self.split.proxed:
+            zero = correlation.flatten(1).abs().amax(1) == 0
+            return zero.to(correlation.dtype)
+        if len(self.split.proxed) == 1:
+            (name,) = self.split.proxed
+            term = self.energy.terms[name]
+            if term.dual_norm is not None:
+                dual: Tensor = term.dual_norm(correlation)
+                return (self.weights[name] / dual.clamp_min(torch.finfo(dual.dtype).tiny)).clamp_max(1.0)
+        low, high = (correlation.new_full((len(correlation),), bound) for bound in (0.0, 1.0))
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            shrunk = self.prox(correlation * per_sample(middle, correlation), 1.0, torch.zeros_like(correlation))
+            feasible = shrunk.flatten(1).abs().amax(1) == 0
+            low, high = torch.where(feasible, middle, low), torch.where(feasible, high, middle)
+        return low
+
+    def _fixed_point(self, z: Tensor) -> Certificate:
+        step = 1.0 / (self.lipschitz().value + self.curvature())
+
+        def residual(at: Tensor) -> Tensor:
+            moved = self.prox(at - step * self.smooth(at)[1], step, at)
+            return (at - moved).flatten(1).abs().amax(1) / step
+
+        value, start = residual(z), residual(torch.zeros_like(z))
+        return Certificate("residual", value, value / start.clamp_min(torch.finfo(start.dtype).eps))
+
+    def select(self, rows: Tensor) -> Problem:
+        """The problem of some of the samples; what the proxes remember goes with them."""
+        chosen = Problem(
+            self.energy,
+            self.batch.select(rows),
+            self.code_shape,
+            weights=self.weights,
+            prediction=None if self.prediction is None else self.prediction[rows],
+            generator=self.generator,
+            tolerance=self.tolerance,
+            differentiable=self.differentiable,
+        )
+        chosen._lipschitz = self._lipschitz
+        for name, memory in self.memories.items():
+            if memory.value is not None:
+                chosen.memories[name].value = memory.value[rows]
+        return chosen
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """(batch,) shaped to broadcast over the samples of ``like``."""
+    return values.view(-1, *([1] * (like.dim() - 1)))
+
+
+def soft_threshold(v: Tensor, threshold: Step, *, non_negative: bool = False) -> Tensor:
+    """sign(v)·max(|v| − threshold, 0), or max(v − threshold, 0) where non_negative.
+
+    threshold: a number or a tensor that broadcasts against v.
+    """
+    if non_negative:
+        return (v - threshold).clamp_min_(0)
+    if isinstance(threshold, Tensor):
+        return v - v.clamp(-threshold, threshold)
+    return functional.softshrink(v, threshold)
+
+
+# -- the loop ---------------------------------------------------------------------------------------
+
+Callback = Callable[[int, Tensor, State, Certificate | None], None]
+"""Called after each iteration with its number, the samples still in the batch, the state and, when it was
+computed, their certificate."""
+
+
+def solve(
+    problem: Problem,
+    solver: Solver[Any],
+    start: Tensor,
+    *,
+    certify: bool = True,
+    callback: Callback | None = None,
+    backend: Backend | None = None,
+) -> Solution:
+    """Run a solver from ``start`` until each sample's certificate reaches its tolerance, or the iterations end.
+
+    A sample that is done keeps the code it had then, whatever its batch mates need; so results do not depend
+    on how samples are batched. With ``differentiate = "unroll"`` all iterations run and the graph is kept.
+    """
+    config: Solver.Config = solver.config
+    problem.tolerance = config.tolerance
+    if config.differentiate == "unroll":
+        return _unroll(problem, solver, start, certify)
+    iterations = torch.zeros(len(problem), dtype=torch.int64, device=start.device)
+    if config.max_iterations == 0:
+        return _finish(problem, start, iterations, certify)
+    with torch.no_grad():
+        structure = problem.structure if backend is not None else None
+        kernel = backend.kernel(structure) if backend is not None and structure is not None else None
+        if kernel is not None:
+            code, iterations = kernel(problem, start, config)
+            certificate = None
+        else:
+            code, iterations, certificate = _loop(problem, solver, start, callback)
+    if config.differentiate == "implicit":
+        code = attach_implicit(problem, code)
+    return _finish(problem, code, iterations, certify, certificate)
+
+
+def _finish(
+    problem: Problem, code: Tensor, iterations: Tensor, certify: bool, certificate: Certificate | None = None
+) -> Solution:
+    if not certify:
+        return Solution(code, None, certificate, iterations)
+    with torch.no_grad():
+        at = code.detach()
+        return Solution(code, problem.value(at), certificate or problem.certificate(at), iterations)
+
+
+def _unroll(problem: Problem, solver: Solver[Any], start: Tensor, certify: bool) -> Solution:
+    problem.differentiable = True
+    state = solver.init(problem, start)
+    for _ in range(solver.config.max_iterations):
+        state = solver.step(problem, state)
+    count = torch.full((len(problem),), solver.config.max_iterations, dtype=torch.int64, device=start.device)
+    problem.differentiable = False
+    return _finish(problem, state.code, count, certify)
+
+
+def _loop(
+    problem: Problem, solver: Solver[Any], start: Tensor, callback: Callback | None
+) -> tuple[Tensor, Tensor, Certificate]:
+    config: Solver.Config = solver.config
+    samples = len(problem)
+    code = start.detach().clone()
+    iterations = torch.zeros(samples, dtype=torch.int64, device=start.device)
+    rows = torch.arange(samples, device=start.device)
+    open_ = torch.ones(samples, dtype=torch.bool, device=start.device)
+    state = solver.init(problem, start.detach())
+    value, relative, kind = start.new_full((samples,), torch.inf), start.new_full((samples,), torch.inf), None
+    for iteration in range(1, config.max_iterations + 1):
+        state = solver.step(problem, state)
+        certificate = None
+        last = iteration == config.max_iterations
+        if last or iteration % config.check_every == 0:
+            certificate = problem.certificate(state.code)
+            kind = certificate.kind
+            live = open_[rows]
+            fresh = rows[live]
+            code[fresh], value[fresh] = state.code[live], certificate.value[live]
+            relative[fresh], iterations[fresh] = certificate.relative[live], iteration
+            open_[rows] = live & (certificate.relative > config.tolerance)
+        if callback is not None:
+            callback(iteration, rows, state, certificate)
+        if certificate is not None and not last:
+            keep = open_[rows].nonzero().flatten()
+            if len(keep) == 0:
+                break
+            if len(keep) < 0.8 * len(rows):
+                problem, state, rows = problem.select(keep), select_state(state, keep), rows[keep]
+    return code, iterations, Certificate(kind or "residual", value, relative)
+
+
+def select_state(state: State, rows: Tensor) -> State:
+    """The state of some of the samples: every tensor field keeps these rows of its first axis."""
+    chosen = {
+        field.name: value[rows]
+        for field in fields(state)
+        if isinstance(value := getattr(state, field.name), Tensor) and value.dim() > 0
+    }
+    return replace(state, **chosen)
+
+
+# -- the path of a gradient through the minimiser ---------------------------------------------------
+
+
+def attach_implicit(problem: Problem, code: Tensor, *, rounds: int = 2000, tolerance: float = 1e-8) -> Tensor:
+    """The minimiser z* with a backward pass: z* is a fixed point of T(z, W) = prox(z − t∇f(z, W)).
+
+    For an incoming gradient g it solves u = g + (∂T/∂z)ᵀ u by iteration and hands u to ∂T/∂W. On the active
+    set this is β = (D_ΛᵀD_Λ + ρI)⁻¹ g of Mairal, Bach & Ponce 2012, for every penalty whose prox autograd can
+    differentiate. code: (batch, *code_shape), at the certificate's accuracy.
+    """
+    step = 1.0 / (problem.lipschitz().value + problem.curvature())
+    problem.differentiable = True
+    with torch.enable_grad():
+        at = code.detach().requires_grad_()
+        moved = problem.prox(at - step * problem.smooth(at)[1], step, at)
+        if not _depends_on_parameters(problem):
+            problem.differentiable = False
+            return code
+        detached = code.detach()
+        attached = problem.prox(detached - step * problem.smooth(detached)[1], step, detached)
+    problem.differentiable = False
+
+    def solve_adjoint(gradient: Tensor) -> Tensor:
+        u = gradient
+        for _ in range(rounds):
+            (pulled,) = torch.autograd.grad(moved, at, u, retain_graph=True)
+            following = gradient + pulled
+            change = (following - u).abs().max()
+            u = following
+            if change <= tolerance * gradient.abs().max():
+                break
+        return u
+
+    attached.register_hook(solve_adjoint)
+    # the value is the certified code itself; only the gradient comes from the fixed-point map
+    return attached + (code - attached).detach()
+
+
+def _depends_on_parameters(problem: Problem) -> bool:
+    parts: list[Term | Any] = [problem.energy.terms[name] for name in problem.weights]
+    if problem.energy.decoder is not None:
+        parts.append(problem.energy.decoder)
+    return any(p.requires_grad for part in parts for p in part.parameters())

@@ -1,0 +1,260 @@
+"""The learning step: infer z*, descend in the weights, ascend in the inhibition, project onto constraints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from groundstate.data import Batch
+from groundstate.energy import Point
+from groundstate.errors import InputError, RunError
+from groundstate.inference import Solution
+from groundstate.model import Model
+from groundstate.parameters import Direction, ParameterSpec, select_units
+
+Optimiser = Literal["adam", "adamw", "sgd"]
+
+
+class LearningConfig(BaseModel):
+    """How parameters learn; one step infers a batch's codes, then moves W down and S up."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    optimiser: Optimiser = Field("adam", description="of the descending parameters")
+    rate: float = Field(1e-3, gt=0, description="learning rate of the descending parameters; > 0")
+    ascent_optimiser: Optimiser = Field("sgd", description="of the ascending parameters")
+    ascent_rate: float = Field(0.01, gt=0, description="learning rate of the ascending parameters; > 0")
+    batch_size: int = Field(100, ge=1, description="samples per step")
+    descend_steps: int = Field(1, ge=1, description="descent steps per batch")
+    ascend_every: int = Field(1, ge=1, description="batches between two ascent steps")
+    clip: float | None = Field(
+        None, gt=0, description="largest norm of the descending gradient; none by default"
+    )
+    monitor: str | None = Field(
+        None, description="a validation metric, e.g. 'validation/energy'; the best epoch's weights are kept"
+    )
+    monitor_mode: Literal["min", "max"] = Field("min", description="whether lower or higher is better")
+    log_every: int = Field(10, ge=1, description="steps between two records of the metrics")
+    checkpoint_seconds: float = Field(60, ge=0, description="seconds between two checkpoints inside an epoch")
+    sample: int = Field(4096, ge=0, description="training inputs that a component may look at for its start")
+
+
+class PhaseConfig(BaseModel):
+    """A stretch of training: how long, which terms act, how fast."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(ge=1, description="passes over the training data")
+    terms: list[str] | None = Field(None, description="the energy terms that act; all by default")
+    weights: dict[str, float] = Field(default_factory=dict, description="weights that replace the terms' own")
+    rate: float | None = Field(None, gt=0, description="replaces learning.rate")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="the rate over the phase")
+    warmup: float = Field(0, ge=0, description="epochs over which the rate rises from 0")
+    freeze: list[str] = Field(default_factory=list, description="beginnings of names of parameters that stay")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step: each learning term's mean weighted energy (scalar tensors), and the codes."""
+
+    energies: dict[str, Tensor]
+    solution: Solution
+
+
+@dataclass
+class _Learned:
+    """A parameter with where it stands and how it learns."""
+
+    name: str
+    parameter: nn.Parameter
+    spec: ParameterSpec
+
+
+class Learner:
+    """Owns the optimisers: one descends, one ascends; one backward pass serves both."""
+
+    def __init__(self, model: Model, config: LearningConfig) -> None:
+        self.model = model
+        self.config = config
+        self.steps = 0
+        self.phase = PhaseConfig(epochs=1)
+        self._collect()
+
+    def _collect(self) -> None:
+        self.learned = list(learned_parameters(self.model))
+        self._refuse_unbounded_ascent()
+        self.optimisers: dict[Direction, torch.optim.Optimizer] = {}
+        directions: dict[Direction, Optimiser] = {
+            "descend": self.config.optimiser,
+            "ascend": self.config.ascent_optimiser,
+        }
+        for direction, kind in directions.items():
+            groups: dict[float, list[nn.Parameter]] = {}
+            for item in self.learned:
+                if item.spec.direction == direction:
+                    groups.setdefault(item.spec.rate, []).append(item.parameter)
+            if groups:
+                self.optimisers[direction] = _optimiser(kind, groups, maximize=direction == "ascend")
+
+    def _refuse_unbounded_ascent(self) -> None:
+        for item in self.learned:
+            bounded = item.spec.constraint is not None and item.spec.constraint.bounded
+            if item.spec.direction == "ascend" and not bounded:
+                raise InputError(
+                    f"the parameter {item.name} ascends the energy without a bound and would diverge; "
+                    "give it a bounded constraint",
+                )
+
+    def start_phase(self, phase: PhaseConfig) -> None:
+        """Let a phase's terms act and freeze what it names; optimiser states go on."""
+        self.phase = phase
+        for prefix in phase.freeze:
+            if not any(item.name.startswith(prefix) for item in self.learned):
+                names = ", ".join(item.name for item in self.learned)
+                raise InputError(f"freeze: no parameter begins with '{prefix}'; there are: {names}")
+        for item in self.learned:
+            item.parameter.requires_grad_(
+                not item.name.startswith(tuple(phase.freeze)) if phase.freeze else True
+            )
+
+    def rate(self, progress: float, epochs_done: float = math.inf) -> float:
+        """The descending learning rate at this fraction of the phase, in [0, 1]."""
+        rate = self.phase.rate or self.config.rate
+        if self.phase.schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * progress))
+        if epochs_done < self.phase.warmup:
+            rate *= (epochs_done + 1e-3) / self.phase.warmup
+        return rate
+
+    def step(
+        self,
+        batch: Batch,
+        *,
+        rate: float,
+        generator: torch.Generator | None = None,
+        previous: Tensor | None = None,
+    ) -> StepResult:
+        """Infer, descend, ascend, project. rate: this step's descending rate (see ``rate``)."""
+        self._set_rates(rate)
+        only, changed = self.phase.terms, self.phase.weights
+        inferring = self.model.energy.weights("inference", only, changed)
+        learning = self.model.energy.weights("learning", only, changed)
+        self.steps += 1
+        energies: dict[str, Tensor] = {}
+        solution: Solution | None = None
+        for repeat in range(self.config.descend_steps):
+            if solution is None or solution.code.requires_grad:
+                solution = self.model.infer_batch(
+                    batch, weights=inferring, previous=previous, generator=generator, certify=False
+                )
+            point = self.model.point(batch, solution, generator)
+            energies = self._descend(point, learning, ascend=repeat == 0)
+        assert solution is not None
+        return StepResult(energies, solution)
+
+    def _descend(self, point: Point, weights: Mapping[str, float], *, ascend: bool) -> dict[str, Tensor]:
+        energies = {name: value.mean() for name, value in self.model.energy.values(point, weights).items()}
+        loss = torch.stack(list(energies.values())).sum()
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.clip is not None:
+            descending = [item.parameter for item in self.learned if item.spec.direction == "descend"]
+            nn.utils.clip_grad_norm_(descending, self.config.clip)
+        moved: list[Direction] = ["descend"]
+        if ascend and self.steps % self.config.ascend_every == 0:
+            moved.append("ascend")
+        for direction in moved:
+            if direction in self.optimisers:
+                self.optimisers[direction].step()
+        self._project(moved)
+        return {name: value.detach() for name, value in energies.items()}
+
+    def _project(self, directions: Collection[Direction]) -> None:
+        with torch.no_grad():
+            for item in self.learned:
+                moved = item.spec.direction in directions and item.parameter.grad is not None
+                if moved and item.spec.constraint is not None:
+                    item.spec.constraint.project_(item.parameter)
+
+    def _set_rates(self, rate: float) -> None:
+        base: dict[Direction, float] = {"descend": rate, "ascend": self.config.ascent_rate}
+        for direction, optimiser in self.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = base[direction] * group["multiplier"]
+
+    # -- state --------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimisers' tensors by ``<parameter>/<key>``; with the parameters, all that a resume needs."""
+        tensors: dict[str, Tensor] = {"steps": torch.tensor(self.steps)}
+        for item in self.learned:
+            for key, value in self._state_of(item).items():
+                tensors[f"{item.name}/{key}"] = value
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        self.steps = int(tensors["steps"])
+        for item in self.learned:
+            prefix = f"{item.name}/"
+            found = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+            if found:
+                device = item.parameter.device
+                self.optimisers[item.spec.direction].state[item.parameter] = {
+                    key: value.clone().to(device) if value.dim() else value.clone()
+                    for key, value in found.items()
+                }
+
+    def _state_of(self, item: _Learned) -> dict[str, Tensor]:
+        state = self.optimisers[item.spec.direction].state.get(item.parameter, {})
+        return {key: value for key, value in state.items() if isinstance(value, Tensor)}
+
+    def select(self, units: Tensor) -> None:
+        """Prune the model to these units of the code; optimiser states are sliced like their parameters."""
+        kept: dict[str, Tensor] = {"steps": torch.tensor(self.steps)}
+        for item in self.learned:
+            for key, value in self._state_of(item).items():
+                sliced = value.shape == item.parameter.shape and item.spec.unit_dims
+                kept[f"{item.name}/{key}"] = (
+                    select_units(value, item.spec.unit_dims, units) if sliced else value
+                )
+        self.model.select(units)
+        self._collect()
+        self.load_state(kept)
+        self.start_phase(self.phase)
+
+
+def learned_parameters(model: Model) -> Iterator[_Learned]:
+    """Every parameter of a model's components, by its name in the model's ``state_dict``."""
+    for owner, part in model.components.items():
+        for name, parameter, spec in part.declared():
+            yield _Learned(f"{owner}.{name}", parameter, spec)
+
+
+def _optimiser(
+    kind: Optimiser, groups: Mapping[float, list[nn.Parameter]], *, maximize: bool
+) -> torch.optim.Optimizer:
+    params = [{"params": members, "multiplier": rate} for rate, members in groups.items()]
+    match kind:
+        case "adam":
+            return torch.optim.Adam(params, maximize=maximize, fused=True)
+        case "adamw":
+            return torch.optim.AdamW(params, maximize=maximize, fused=True)
+        case "sgd":
+            return torch.optim.SGD(params, lr=1e-3, maximize=maximize)
+
+
+def check_finite(energies: Mapping[str, Tensor], step: int) -> None:
+    """Stop a run whose energy is no longer finite, naming the term."""
+    for name, value in energies.items():
+        if not math.isfinite(float(value)):
+            raise RunError(
+                f"energy.{name} became {float(value)} at step {step}: lower learning.rate or the term's weight"
+            )

@@ -1,0 +1,98 @@
+"""Parameters that know how they learn: direction, learning-rate multiplier, constraint, unit axes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Direction = Literal["descend", "ascend"]
+
+
+class Constraint(ABC):
+    """A closed set that a parameter stays in; after each step the learner projects onto it.
+
+    ``bounded`` says that the set is bounded: an ascending parameter needs such a set, or it diverges.
+    """
+
+    bounded: bool = True
+
+    @abstractmethod
+    def project_(self, value: Tensor) -> None:
+        """Replace value, in place, by the nearest point of the set."""
+
+    @abstractmethod
+    def violation(self, value: Tensor) -> float:
+        """How far outside the set value lies, 0 inside; the unit is that of value's entries."""
+
+    def select(self, dim: int, units: Tensor) -> Constraint:
+        """The same constraint for the parameter whose axis ``dim`` keeps only ``units``."""
+        return self
+
+
+@dataclass(frozen=True)
+class NormBound(Constraint):
+    """The L2 norm over ``dims`` is at most ``radius`` (ball), or exactly ``radius`` (sphere).
+
+    dims: the axes that are summed over; a dictionary (n, units) with unit-norm columns has dims (0,).
+    """
+
+    dims: tuple[int, ...]
+    radius: float = 1.0
+    sphere: bool = False
+
+    def project_(self, value: Tensor) -> None:
+        norm = torch.linalg.vector_norm(value, dim=self.dims, keepdim=True)
+        if self.sphere:
+            value.mul_(self.radius / norm.clamp_min(torch.finfo(value.dtype).tiny))
+        else:
+            value.mul_((self.radius / norm.clamp_min(torch.finfo(value.dtype).tiny)).clamp_max(1.0))
+
+    def violation(self, value: Tensor) -> float:
+        excess = torch.linalg.vector_norm(value, dim=self.dims) - self.radius
+        return float(excess.abs().max() if self.sphere else excess.clamp_min(0).max())
+
+
+@dataclass(frozen=True)
+class NonNegative(Constraint):
+    """Every entry is at least 0; an unbounded set."""
+
+    bounded = False
+
+    def project_(self, value: Tensor) -> None:
+        value.clamp_min_(0)
+
+    def violation(self, value: Tensor) -> float:
+        return float((-value).clamp_min(0).max())
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """How one parameter learns, declared where it is made (``Component.declare``).
+
+    direction: ``descend`` the energy (weights) or ``ascend`` it (learned inhibition).
+    rate: multiplies the learning rate, e.g. 1/T for a matrix that is applied T times.
+    constraint: the set it is projected onto after each step.
+    unit_dims: the axes that run over the units of the code; pruning slices them.
+    """
+
+    direction: Direction = "descend"
+    rate: float = 1.0
+    constraint: Constraint | None = None
+    unit_dims: tuple[int, ...] = ()
+
+    def select(self, units: Tensor) -> ParameterSpec:
+        constraint = self.constraint
+        for dim in self.unit_dims:
+            constraint = constraint.select(dim, units) if constraint is not None else None
+        return ParameterSpec(self.direction, self.rate, constraint, self.unit_dims)
+
+
+def select_units(value: Tensor, dims: tuple[int, ...], units: Tensor) -> Tensor:
+    """Keep only ``units`` along each of ``dims``."""
+    for dim in dims:
+        value = value.index_select(dim, units)
+    return value

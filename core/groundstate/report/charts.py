@@ -1,0 +1,180 @@
+"""Charts by matplotlib, as SVG inside the page: text in the page's font, colours that follow light and dark."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import ArrayLike, NDArray
+
+from groundstate.report.words import number
+
+# Each colour stands for a variable of the page's style sheet, which has a value for light and one for dark.
+# Blue and vermilion are of Okabe & Ito's palette for all kinds of colour vision.
+INK, MUTED, GRID, SHADE = "#1c2024", "#5b6470", "#dde2e8", "#eef1f5"
+BLUE, ORANGE = "#0072b2", "#d55e00"
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", SHADE: "shade", BLUE: "blue", ORANGE: "orange"}
+
+WIDTH, HEIGHT = 440, 236
+"""Of a chart, in CSS pixels at its natural size."""
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 44, 44
+"""Margins around the axes, in the same pixels."""
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "groundstate",
+    "text.parse_math": False,  # names in a config may hold a $
+    "font.family": "DejaVu Sans",  # for the room that texts take; the page's own font is at most as wide
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+}
+
+
+@contextmanager
+def chart(title: str, across: str, up: str, *, height: int = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one pair of axes in the page's style, named; draw inside the block, and end with ``svg``."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+        FigureCanvasSVG(figure)
+        box = (LEFT / WIDTH, BOTTOM / height, 1 - (LEFT + RIGHT) / WIDTH, 1 - (TOP + BOTTOM) / height)
+        axes = figure.add_axes(box)
+        figure.text(4 / WIDTH, 1 - 14 / height, title, fontsize=12, fontweight="bold")
+        axes.set_xlabel(across)
+        axes.set_ylabel(up)
+        for axis in (axes.xaxis, axes.yaxis):
+            linear(axis)
+        yield figure, axes
+
+
+def linear(axis: Axis, ticks: int = 5) -> None:
+    """Few ticks, with numbers as in the text."""
+    axis.set_major_locator(MaxNLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+def logarithmic(axis: Axis) -> None:
+    """Ticks at powers of ten only."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(numticks=6))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+
+
+def svg(figure: Figure, key: str, alt: str) -> Markup:
+    """The figure as an <svg> element. key: unique on the page, begins the element's ids. alt: what is seen."""
+    buffer = io.StringIO()
+    figure.savefig(
+        buffer,
+        format="svg",
+        transparent=True,
+        metadata={"Date": None, "Creator": None, "Format": None, "Type": None},
+    )
+    text = buffer.getvalue()
+    text = text[text.index(">", text.index("<svg")) + 1 :]
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
+    used = set(re.findall(r"(?:url\(|href=\")#(\w+)", text))
+    text = re.sub(r' id="([^"]+)"', lambda found: f' id="{key}-{found[1]}"' if found[1] in used else "", text)
+    text = re.sub(r"(url\(|href=\")#", rf"\g<1>#{key}-", text)
+    for colour, variable in VARIABLES.items():
+        text = text.replace(f": {colour}", f": var(--{variable})")
+    text = text.replace("'DejaVu Sans'", "var(--font)")
+    text = re.sub(r"\s*\n\s*", "\n", text)
+    width, height = (round(72 * inches) for inches in figure.get_size_inches())
+    return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}').format(
+        width, height, escape(alt), Markup(text)
+    )
+
+
+def histogram(
+    key: str,
+    title: str,
+    values: ArrayLike,
+    *,
+    across: str,
+    up: str,
+    alt: str,
+    edges: NDArray[np.float64],
+    log: bool = False,
+    mark: tuple[float, str] | None = None,
+    apart: tuple[int, str] | None = None,
+) -> Markup:
+    """How often values fall between edges. mark: a place on the axis, with its name. apart: how many values were
+    left out because they are special, with what they are; drawn as a bar of its own at the left.
+    """
+    with chart(title, across, up) as (figure, axes):
+        heights, _ = np.histogram(np.asarray(values), edges)
+        if log:
+            logarithmic(axes.xaxis)
+        axes.bar(edges[:-1], heights, np.diff(edges), align="edge", color=BLUE, linewidth=0)
+        top = max(int(heights.max(initial=0)), apart[0] if apart else 0, 1)
+        axes.set_ylim(0, 1.18 * top)
+        if apart is not None:
+            width = edges[1] - edges[0]
+            axes.bar(edges[0] - 1.5 * width, apart[0], width, align="edge", color=ORANGE, linewidth=0)
+            axes.annotate(
+                apart[1],
+                (edges[0] - width, apart[0]),
+                (0, 4),
+                textcoords="offset points",
+                ha="left",
+                color=ORANGE,
+                fontsize=10.5,
+            )
+        if mark is not None:
+            place, name = mark
+            axes.axvline(place, color=ORANGE, linewidth=1.6)
+            low, high = axes.get_xlim()
+            position = (np.log(place / low) / np.log(high / low)) if log else (place - low) / (high - low)
+            axes.annotate(
+                name,
+                (place, 1.1 * top),
+                (-5 if position > 0.5 else 5, 0),
+                textcoords="offset points",
+                ha="right" if position > 0.5 else "left",
+                color=ORANGE,
+                fontsize=10.5,
+            )
+        return svg(figure, key, alt)
+
+
+def lines(
+    key: str,
+    title: str,
+    curves: Sequence[tuple[ArrayLike, ArrayLike]],
+    *,
+    across: str,
+    up: str,
+    alt: str,
+    log: bool = False,
+) -> Markup:
+    """One or two curves (x, y): the first blue, the second orange and dashed."""
+    with chart(title, across, up) as (figure, axes):
+        if log:
+            logarithmic(axes.yaxis)
+        for (x, y), colour, dashes in zip(curves, (BLUE, ORANGE), ("-", "--"), strict=False):
+            axes.plot(x, y, dashes, color=colour, linewidth=1.6)
+        return svg(figure, key, alt)

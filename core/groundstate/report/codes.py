@@ -1,0 +1,220 @@
+"""The codes of held-out samples: how units are used, what the codes restore, how near to the lowest energy they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from markupsafe import Markup
+
+from groundstate.report.charts import histogram, lines
+from groundstate.report.material import Material, render
+from groundstate.report.observe import Labels, Observed
+from groundstate.report.pictures import as_pictures, picture, positive_tiles, sheet, signed_tiles
+from groundstate.report.timeline import curve
+from groundstate.report.words import count, number, percent
+
+SIGNALS = 4
+LARGEST_TABLE = 25
+"""Classes that a confusion matrix can have as a table of numbers."""
+
+
+def usage(material: Material) -> Markup:
+    seen = material.observed
+    frequency = seen.frequency.numpy()
+    dead = int((frequency == 0).sum())
+    alive = frequency[frequency > 0]
+    edges = np.linspace(0, _above(float(frequency.max(initial=0.01))), 41)
+    pictures = [
+        histogram(
+            "usage",
+            "how often a unit is active",
+            alive,
+            across="share of samples in which it is active",
+            up="units",
+            edges=edges,
+            apart=(dead, f"{count(dead, 'dead unit')}") if dead else None,
+            alt=f"Histogram of the share of samples in which a unit is active: median "
+            f"{percent(float(np.median(frequency)))}, largest {percent(float(frequency.max()))}; "
+            f"{count(dead, 'unit')} never active.",
+        ),
+        _active(seen),
+        curve(
+            material.timeline,
+            "density",
+            "active share of a code",
+            training="code/density",
+            validation="validation/code/density",
+        ),
+    ]
+    density = float(seen.active.double().mean()) / seen.entries
+    return render(
+        "usage",
+        pictures=[part for part in pictures if part is not None],
+        seen=seen,
+        dead=dead,
+        units=len(frequency),
+        density=density,
+        positions=seen.entries // len(frequency),
+    )
+
+
+def _above(value: float) -> float:
+    """A round number not below value, for the end of an axis."""
+    step = 10 ** np.floor(np.log10(value)) / 2
+    return float(np.ceil(value / step) * step)
+
+
+def _active(seen: Observed) -> Markup:
+    active = seen.active.numpy()
+    low, high = int(active.min()), int(active.max())
+    step = max(1, -(-(high - low + 1) // 40))
+    return histogram(
+        "active",
+        "active entries of a code",
+        active,
+        across="active entries",
+        up="samples",
+        edges=np.arange(low, high + step + 1, step) - 0.5,
+        alt=f"Histogram of the number of active entries of a code: from {low:,} to {high:,}, "
+        f"median {number(float(np.median(active)))} of {seen.entries:,}.",
+    )
+
+
+def reconstructions(material: Material) -> Markup | None:
+    seen = material.observed
+    if seen.decoded is None or seen.decoded.shape != seen.shown.x.shape:
+        return None
+    x, decoded = seen.shown.x.flatten(1).double(), seen.decoded.flatten(1).double()
+    unexplained = (x - decoded).square().sum(1) / x.square().sum(1).clamp_min(1e-30)
+    shape = material.run.splits.picture_shape
+    if shape is None or int(np.prod(shape)) != x.shape[1]:
+        return _signals(seen, x, decoded, unexplained)
+    samples = []
+    for number_, (one, restored) in enumerate(zip(x, decoded, strict=True)):
+        trio = as_pictures(torch.stack([one, restored, one - restored]), tuple(shape))
+        scale = float(np.abs(trio[0]).max())
+        signed = float(trio[0].min()) < 0
+        tiles = signed_tiles(trio, scale) if signed else positive_tiles(trio[:2], scale)
+        if not signed:
+            tiles = np.concatenate([tiles, signed_tiles(trio[2:], scale)])
+        error = percent(float(unexplained[number_]))
+        alt = f"Sample {number_ + 1}: input, reconstruction and difference, one above the other; {error} unexplained."
+        samples.append((picture(sheet(tiles, 1), alt, css="sample", sharp_width=140), error, _said(seen, number_)))
+    return render("reconstructions", samples=samples, split=seen.split, labels=seen.labels)
+
+
+def _said(seen: Observed, row: int) -> tuple[int, int] | None:
+    """The label of a sample and what the model says."""
+    if seen.labels is None:
+        return None
+    return int(seen.labels.truth[row]), int(seen.labels.predicted[row])
+
+
+def _signals(seen: Observed, x: torch.Tensor, decoded: torch.Tensor, unexplained: torch.Tensor) -> Markup:
+    places = np.arange(x.shape[1])
+    pictures = [
+        lines(
+            f"signal{row}",
+            f"sample {row + 1}: {percent(float(unexplained[row]))} unexplained",
+            [(places, x[row].numpy()), (places, decoded[row].numpy())],
+            across="entry of the input",
+            up="",
+            alt=f"The {x.shape[1]} entries of sample {row + 1} and their reconstruction, "
+            f"which leaves {percent(float(unexplained[row]))} unexplained.",
+        )
+        for row in range(min(SIGNALS, len(x)))
+    ]
+    return render("signals", pictures=pictures, split=seen.split)
+
+
+def confusion(material: Material) -> Markup | None:
+    labels = material.observed.labels
+    classes = material.run.splits.classes
+    if labels is None or classes is None:
+        return None
+    matrix = torch.bincount(labels.truth * classes + labels.predicted, minlength=classes * classes)
+    matrix = matrix.view(classes, classes)
+    totals = matrix.sum(1)
+    errors = 1 - matrix.diagonal() / totals.clamp_min(1)
+    wrong = matrix.clone().fill_diagonal_(0)
+    most = max(1, int(wrong.max()))
+    rows = []
+    for truth in range(classes):
+        cells = [_cell(matrix, truth, guess, int(totals[truth]), most) for guess in range(classes)]
+        rows.append((truth, cells, percent(float(errors[truth])), int(totals[truth])))
+    pairs = [
+        (int(place) // classes, int(place) % classes, int(wrong.flatten()[place]))
+        for place in wrong.flatten().topk(min(5, classes * classes)).indices
+        if wrong.flatten()[place] > 0
+    ]
+    return render(
+        "confusion",
+        rows=rows,
+        classes=classes,
+        table=classes <= LARGEST_TABLE,
+        worst=sorted(rows, key=lambda row: -float(errors[row[0]]))[:10],
+        pairs=pairs,
+        **_counts(labels),
+        split=material.observed.split,
+    )
+
+
+def _cell(matrix: torch.Tensor, truth: int, guess: int, total: int, most: int) -> tuple[int, str, str]:
+    """Count, kind and strength of the tint: hits by their share of the class, misses by the largest."""
+    value = int(matrix[truth, guess])
+    hit = truth == guess
+    share = value / max(1, total) if hit else (value / most) ** 0.5
+    return value, "hit" if hit else "miss" if value else "none", f"{share:.2f}"
+
+
+def _counts(labels: Labels) -> dict[str, object]:
+    wrong = int((labels.truth != labels.predicted).sum())
+    return {"task": labels.task, "wrong": wrong, "samples": len(labels.truth)}
+
+
+def certificates(material: Material) -> Markup | None:
+    seen = material.observed
+    if seen.certificate is None:
+        return None
+    solver = material.model.solver.config
+    relative = seen.certificate.relative.double().numpy()
+    finite = relative[np.isfinite(relative)]
+    positive = finite[finite > 0]
+    stops = solver.max_iterations > 0
+    tolerance = solver.tolerance if stops else None
+    kind = "duality gap" if seen.certificate.kind == "gap" else "fixed-point residual"
+    chart = None
+    if len(positive):
+        ends = [*np.quantile(positive, (0, 1)), *([tolerance] if tolerance else [])]
+        low, high = np.floor(4 * np.log10(min(ends))) / 4, np.ceil(4 * np.log10(max(ends)) + 1e-9) / 4
+        bins = max(4, round((high - low) * (40 if high - low < 1 else 16 if high - low < 4 else 6)))
+        chart = histogram(
+            "certificate",
+            f"relative {kind}",
+            positive,
+            across="relative " + kind,
+            up="samples",
+            edges=np.logspace(low, high, bins + 1),
+            log=True,
+            mark=(tolerance, "tolerance") if tolerance else None,
+            alt=f"Histogram of the relative {kind} of {count(len(relative), 'code')}: median "
+            f"{number(float(np.median(relative)), 3)}, largest {number(float(relative.max()), 3)}"
+            + (f"; the tolerance is {number(tolerance)}." if tolerance else "."),
+        )
+    gaps = {name: value for name, value in material.metrics.items() if "amortisation_gap/" in name}
+    return render(
+        "certificates",
+        picture=chart,
+        kind=kind,
+        gap=seen.certificate.kind == "gap",
+        samples=len(relative),
+        zero=int((relative == 0).sum()),
+        infinite=int((~np.isfinite(relative)).sum()),
+        median=float(np.median(relative)),
+        tolerance=tolerance,
+        reached=float((relative <= solver.tolerance).mean()),
+        iterations=seen.iterations.double().numpy(),
+        limit=solver.max_iterations,
+        gaps={name.rsplit("/", 1)[1]: value for name, value in gaps.items()},
+        reference=material.run.config.evaluation.reference,
+    )

@@ -1,0 +1,152 @@
+"""Curves over training: phases shaded and named, epochs marked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from groundstate.history import Record
+from groundstate.report.charts import BLUE, LEFT, MUTED, ORANGE, RIGHT, SHADE, WIDTH, chart, logarithmic, svg
+from groundstate.report.words import number
+
+BINS = 200
+"""A curve has at most about this many points in a phase; more are averaged, with a band where they spread."""
+WIDE_RANGE = 30
+"""Above this ratio of the largest to the smallest value an axis is logarithmic."""
+MARKS = 100
+"""At most so many epochs are marked one by one."""
+
+Series = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Steps and values."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of training: it covers the steps after ``first`` up to ``last``."""
+
+    name: str
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What was recorded, by name: over steps on training batches, over epochs on validation data."""
+
+    records: Sequence[Record]
+    phases: Sequence[Phase]
+    epochs: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Timeline:
+        phases: list[Phase] = []
+        for record in records:
+            if record.kind == "final":
+                continue
+            if not phases or phases[-1].name != record.phase:
+                phases.append(Phase(record.phase, phases[-1].last if phases else 0, record.step))
+            else:
+                phases[-1] = Phase(record.phase, phases[-1].first, record.step)
+        epochs = np.array([record.step for record in records if record.kind == "epoch"], dtype=np.int64)
+        return cls(records, phases, epochs)
+
+    def names(self, kind: str) -> list[str]:
+        """Every metric of records of this kind, in the order they appeared."""
+        found: dict[str, None] = {}
+        for record in self.records:
+            if record.kind == kind:
+                found |= dict.fromkeys(record.values)
+        return list(found)
+
+    def series(self, name: str, kind: str, phase: Phase | None = None) -> Series:
+        """Finite values of one metric, in one phase or in all."""
+        points = [
+            (record.step, record.values[name])
+            for record in self.records
+            if record.kind == kind
+            and name in record.values
+            and np.isfinite(record.values[name])
+            and (phase is None or phase.first < record.step <= phase.last)
+        ]
+        steps, values = zip(*points, strict=True) if points else ((), ())
+        return np.array(steps, dtype=float), np.array(values, dtype=float)
+
+    def mark_spacing(self) -> int:
+        """Epochs between two marks."""
+        return next((every for every in (1, 2, 5, 10, 20, 50, 100) if len(self.epochs) <= MARKS * every), 1000)
+
+
+def curve(
+    timeline: Timeline, key: str, title: str, *, training: str | None, validation: str | None, up: str = ""
+) -> Markup | None:
+    """One metric over the steps: blue on training batches, orange on validation data. None without values.
+
+    training, validation: the metric's name in records of steps, and of epochs.
+    """
+    parts = [timeline.series(training, "step", phase) for phase in timeline.phases] if training else []
+    parts = [part for part in parts if len(part[0])]
+    held = timeline.series(validation, "epoch") if validation else (np.empty(0), np.empty(0))
+    everything = np.concatenate([*(values for _, values in parts), held[1]])
+    if not len(everything):
+        return None
+    with chart(title, "training step", up) as (figure, axes):
+        if everything.min() > 0 and everything.max() > WIDE_RANGE * everything.min():
+            logarithmic(axes.yaxis)
+        _draw_phases(axes, timeline)
+        for part in parts:
+            _draw_training(axes, part)
+        if len(held[0]):
+            marker = "o" if len(held[0]) <= 40 else ""
+            axes.plot(*held, color=ORANGE, linewidth=1.4, marker=marker, markersize=3.5)
+        return svg(figure, key, _said(title, parts, held))
+
+
+def _draw_phases(axes: Axes, timeline: Timeline) -> None:
+    if not timeline.phases:
+        return
+    first, last = timeline.phases[0].first, timeline.phases[-1].last
+    axes.set_xlim(first, max(last, first + 1))
+    room = (WIDTH - LEFT - RIGHT) / max(last - first, 1)
+    if len(timeline.phases) > 1:
+        for number_, phase in enumerate(timeline.phases):
+            if number_ % 2 == 0:
+                axes.axvspan(phase.first, phase.last, color=SHADE, linewidth=0, zorder=0)
+            middle = (phase.first + phase.last) / 2
+            fits = 6.6 * len(phase.name) <= room * (phase.last - phase.first)
+            axes.text(
+                middle,
+                1.03,
+                phase.name if fits else str(number_ + 1),
+                ha="center",
+                color=MUTED,
+                fontsize=10.5,
+                transform=axes.get_xaxis_transform(),
+            )
+    marks = timeline.epochs[timeline.mark_spacing() - 1 :: timeline.mark_spacing()]
+    axes.vlines(marks, 0, 0.03, color=MUTED, linewidth=0.8, transform=axes.get_xaxis_transform())
+
+
+def _draw_training(axes: Axes, series: Series) -> None:
+    steps, values = series
+    if len(steps) > 2 * BINS:
+        groups = np.array_split(np.arange(len(steps)), BINS)
+        low, high = ([np.quantile(values[group], share) for group in groups] for share in (0.1, 0.9))
+        steps = np.array([steps[group].mean() for group in groups])
+        values = np.array([values[group].mean() for group in groups])
+        axes.fill_between(steps, low, high, color=BLUE, alpha=0.25, linewidth=0)
+    axes.plot(steps, values, color=BLUE, linewidth=1.5, marker="." if len(steps) == 1 else "")
+
+
+def _said(title: str, parts: Sequence[Series], held: Series) -> str:
+    """The chart in a sentence: where each curve begins and ends."""
+    said = []
+    if parts:
+        said.append(f"on training batches from {number(parts[0][1][0], 3)} to {number(parts[-1][1][-1], 3)}")
+    if len(held[0]):
+        said.append(f"on validation data from {number(held[1][0], 3)} to {number(held[1][-1], 3)}")
+    return f"Line chart of {title} over training: {'; '.join(said)}."

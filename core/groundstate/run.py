@@ -1,0 +1,480 @@
+"""One training run: data → backend → learner → hooks, with checkpoints that a kill cannot tear."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pluggy
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from groundstate import provenance
+from groundstate.components import Callback
+from groundstate.config import LoadedConfig, assemble, config_hash, dump_toml, load_config
+from groundstate.data import Batch, Source
+from groundstate.errors import InputError, RunError, nearest
+from groundstate.evaluate import amortisation_gap, evaluate
+from groundstate.files import require_writable, write_json, write_safetensors, write_text
+from groundstate.history import History
+from groundstate.hooks import PROJECT, RunSpec
+from groundstate.learning import Learner, PhaseConfig, check_finite
+from groundstate.model import Model
+
+if TYPE_CHECKING:
+    from groundstate.inference import Solution
+
+CONFIG, RECORD, METRICS = "config.toml", "run.json", "metrics.jsonl"
+CHECKPOINT, MODEL, REPORT = "checkpoint.safetensors", "model", "report.html"
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a run has come: the next batch to train on. best: the monitored value so far."""
+
+    phase: int = 0
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int = 0
+    complete: bool = False
+
+
+class Interrupted(RunError):
+    """The person or the system asked the run to stop; its state is saved. Exit code 130."""
+
+
+class Run:
+    """One training run and its folder. Hooks see it; ``train`` makes and executes it.
+
+    metrics: the last value of each metric. record: what ``run.json`` holds.
+    """
+
+    def __init__(self, loaded: LoadedConfig, folder: Path) -> None:
+        self.loaded = loaded
+        self.config = loaded.config
+        self.folder = folder
+        self.id = folder.name
+        self.name: str = loaded.config.name
+        self.position = Position()
+        self.phase = ""
+        self.metrics: dict[str, float] = {}
+        self.record: dict[str, Any] = {}
+        self.history = History(folder / METRICS)
+        self._best: dict[str, Tensor] | None = None
+        self._previous: Tensor | None = None
+        self._saved = time.monotonic()
+        self._began = time.monotonic()
+        self._stop: str | None = None
+        parts = assemble(loaded)
+        available = type(parts.backend).available()
+        if not available.available:
+            raise InputError(f"backend: {available.reason}")
+        self.data = parts.data
+        self.splits = self.data.load(self.config.seed)
+        self.reference = parts.reference
+        self.model = Model(
+            encoder=parts.encoder,
+            decoder=parts.decoder,
+            terms=parts.terms,
+            solver=parts.solver,
+            backend=parts.backend,
+        )
+        source = self.splits.train
+        rows = torch.arange(min(self.config.learning.sample, len(source)))
+        torch.manual_seed(self.config.seed)
+        self.model.build(
+            source.input_shape,
+            classes=self.splits.classes,
+            sample=source.read(rows).x if len(rows) else None,
+            seed=self.config.seed,
+        )
+        self.model.tables = loaded.tables
+        self.learner = Learner(self.model, self.config.learning)
+        self._check_monitor()
+        self.plugins = pluggy.PluginManager(PROJECT)
+        self.plugins.add_hookspecs(RunSpec)
+        followers: list[Callback] = [*parts.callbacks.values()]
+        if parts.tracker is not None:
+            followers.append(parts.tracker)
+        for follower in followers:
+            self.plugins.register(follower)
+        self.hook = self.plugins.hook
+
+    @property
+    def step(self) -> int:
+        """Training steps done, over all phases."""
+        return self.position.step
+
+    @property
+    def phases(self) -> list[tuple[str, PhaseConfig]]:
+        return list(self.config.phases.items())
+
+    @property
+    def steps_in_epoch(self) -> int:
+        return math.ceil(len(self.splits.train) / self.config.learning.batch_size)
+
+    @property
+    def steps_in_all(self) -> int:
+        """Steps of the whole run, for progress."""
+        return self.steps_in_epoch * sum(phase.epochs for _, phase in self.phases)
+
+    def _check_monitor(self) -> None:
+        monitor = self.config.learning.monitor
+        if monitor is None:
+            return
+        if self.splits.validation is None:
+            raise InputError("learning.monitor needs a validation split, which this data has not")
+        known = {f"validation/{name}" for name in evaluate(self.model, self.splits.validation, limit=2)}
+        if monitor not in known:
+            raise InputError(f"learning.monitor: no metric '{monitor}'; {nearest(monitor, known)}")
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Make the folder with the config and the record; nothing was written before."""
+        self.folder.mkdir(parents=True)
+        write_text(self.folder / CONFIG, dump_toml(self.config))
+        splits = self.splits.parts()
+        self.record = {
+            "id": self.id,
+            "name": self.name,
+            "status": "running",
+            "created": _now(),
+            "ended": None,
+            "seed": self.config.seed,
+            "config_hash": config_hash(self.config),
+            "command": provenance.command(),
+            "versions": provenance.versions(),
+            "git": provenance.git_state(),
+            "host": provenance.host(),
+            "data": {
+                "fingerprint": self.splits.fingerprint,
+                "samples": {name: len(source) for name, source in splits.items()},
+                "classes": self.splits.classes,
+                "input_shape": list(self.model.shapes.input_shape),
+                "picture_shape": list(self.splits.picture_shape) if self.splits.picture_shape else None,
+            },
+            "parameters": {name: list(p.shape) for name, p in self.model.named_parameters()},
+            "metrics": {},
+            "error": None,
+        }
+        self._write_record()
+
+    def execute(self, *, resumed: bool = False) -> None:
+        """Train to the end, evaluate, save, report. Raises Interrupted or RunError with the state saved."""
+        self.record |= {"status": "running", "ended": None, "error": None}
+        self._write_record()
+        try:
+            with self._signals():
+                self.hook.run_started(run=self, resumed=resumed)
+                for _ in self.steps():
+                    pass
+            self._finish()
+        except BaseException as error:
+            self._fail(error)
+            if isinstance(error, Exception) and not isinstance(error, (RunError, InputError)):
+                raise RunError(f"{type(error).__name__}: {error}; {self._how_to_go_on()}") from error
+            raise
+        self.hook.run_ended(run=self)
+
+    def _fail(self, error: BaseException) -> None:
+        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+        self.history.flush()
+        self.record |= {
+            "status": "interrupted" if interrupted else "failed",
+            "ended": _now(),
+            "error": str(error) or type(error).__name__,
+        }
+        self._write_record()
+        self.hook.run_failed(run=self, error=error)
+
+    def _how_to_go_on(self) -> str:
+        return f"state saved up to the last checkpoint in {self.folder}; go on with --resume {self.id}"
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the run after the current step, with its state saved; a second one at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._stop is not None:
+                raise KeyboardInterrupt
+            self._stop = signal.Signals(number).name
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    # -- training -----------------------------------------------------------------------------------
+
+    def steps(self) -> Iterator[int]:
+        """Train, giving the number of each step when it is done; from the run's position to its end."""
+        if self.position.complete:
+            return
+        if self.model.solver.config.start == "previous" and self._previous is None:
+            self._previous = torch.zeros(len(self.splits.train), *self.model.shapes.code_shape)
+        offset = self.position.seconds
+        began = time.monotonic()
+        for index in range(self.position.phase, len(self.phases)):
+            self.phase, phase = self.phases[index]
+            self.learner.start_phase(phase)
+            if (self.position.epoch, self.position.batch) == (0, 0):
+                self.hook.phase_started(run=self, phase=self.phase)
+            for epoch in range(self.position.epoch, phase.epochs):
+                yield from self._epoch(index, epoch, phase)
+                following = replace(self.position, epoch=epoch + 1, batch=0)
+                self.position = replace(following, seconds=offset + time.monotonic() - began)
+                reason = self._end_epoch()
+                if reason is not None:
+                    break
+            self.position = replace(self.position, phase=index + 1, epoch=0, batch=0)
+        self.position = replace(self.position, complete=True)
+        self.save_checkpoint()
+
+    def _epoch(self, index: int, epoch: int, phase: PhaseConfig) -> Iterator[int]:
+        config = self.config.learning
+        source = self.splits.train
+        device, dtype = self.model.device, self.model.dtype
+        order = torch.randperm(len(source), generator=self._generator("order", index, epoch, device="cpu"))
+        size, batches = config.batch_size, self.steps_in_epoch
+        since, logged = time.perf_counter(), self.position.step
+        for number in range(self.position.batch, batches):
+            rows = order[number * size : (number + 1) * size]
+            batch = source.read(rows).to(device, dtype)
+            done = epoch + number / batches
+            rate = self.learner.rate(done / phase.epochs, done)
+            step = self.position.step + 1
+            previous = None if self._previous is None else self._previous[rows].to(device, dtype)
+            result = self.learner.step(
+                batch, rate=rate, generator=self._generator("noise", step), previous=previous
+            )
+            if self._previous is not None:
+                self._previous[rows] = result.solution.code.detach().cpu().to(self._previous.dtype)
+            self.position = replace(self.position, batch=number + 1, step=step)
+            if step % config.log_every == 0:
+                now = time.perf_counter()
+                speed = (step - logged) * size / (now - since)
+                since, logged = now, step
+                self._log_step(step, result.energies, result.solution, rate, speed)
+            if time.monotonic() - self._saved >= config.checkpoint_seconds:
+                self.save_checkpoint()
+            if self._stop is not None:
+                self.save_checkpoint()
+                raise Interrupted(f"stopped by {self._stop} after step {step}; go on with --resume {self.id}")
+            yield step
+
+    def _log_step(
+        self, step: int, energies: Mapping[str, Tensor], solution: Solution, rate: float, speed: float
+    ) -> None:
+        check_finite(energies, step)
+        values = {f"energy/{name}": float(value) for name, value in energies.items()}
+        values = {"energy": sum(values.values()), **values}
+        code = solution.code.detach()
+        values["code/density"] = float(torch.count_nonzero(code)) / code.numel()
+        values["rate"] = rate
+        values["samples_per_second"] = speed
+        if solution.iterations.numel() and self.model.solver.config.max_iterations:
+            values["iterations"] = float(solution.iterations.double().mean())
+        self._add(step, "step", values)
+        self.hook.step_done(run=self, step=step, metrics=values)
+
+    def _end_epoch(self) -> str | None:
+        source = self.splits.validation
+        values: dict[str, float] = {}
+        if source is not None:
+            values = {f"validation/{name}": value for name, value in self._evaluate(source).items()}
+        self._keep_best(values)
+        self._add(self.step, "epoch", values)
+        self.history.flush()
+        self.hook.epoch_done(run=self, step=self.step, metrics=values)
+        reason: str | None = self.hook.should_stop(run=self, step=self.step, metrics=values)
+        return reason
+
+    def _evaluate(self, source: Source) -> dict[str, float]:
+        def extra(batch: Batch, solution: Solution) -> dict[str, Tensor]:
+            found = self.hook.extra_metrics(run=self, batch=batch, solution=solution)
+            return {name: value for figures in found for name, value in figures.items()}
+
+        return evaluate(self.model, source, seed=self.config.seed, extra=extra)
+
+    def _keep_best(self, values: Mapping[str, float]) -> None:
+        config = self.config.learning
+        if config.monitor is None:
+            return
+        value, best = values[config.monitor], self.position.best
+        better = best is None or (value < best if config.monitor_mode == "min" else value > best)
+        if better:
+            self.position = replace(self.position, best=value, best_step=self.step)
+            self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+
+    def _add(self, step: int, kind: Any, values: Mapping[str, float]) -> None:
+        self.metrics |= values
+        self.history.add(step, self.phase, kind, values)
+
+    def _generator(self, purpose: str, *position: int, device: str | None = None) -> torch.Generator:
+        """Random numbers that depend on the seed and the place in the run alone, so that a resume is exact."""
+        key = [self.config.seed, *purpose.encode(), *position]
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+        return torch.Generator(device or self.model.device).manual_seed(seed % 2**63)
+
+    def _finish(self) -> None:
+        if self._best is not None:
+            self.model.load_state_dict(self._best)
+        values: dict[str, float] = {}
+        for name, source in (("validation", self.splits.validation), ("test", self.splits.test)):
+            if source is not None:
+                values |= {f"{name}/{metric}": value for metric, value in self._evaluate(source).items()}
+        if self.reference is not None:
+            name, source = next(
+                (name, source) for name, source in reversed(self.splits.parts().items()) if source is not None
+            )
+            gaps = amortisation_gap(self.model, self.reference, source, self.config.evaluation.samples)
+            values |= {f"{name}/{metric}": value for metric, value in gaps.items()}
+        for figures in self.hook.final_metrics(run=self):
+            values |= figures
+        values["seconds"] = self.position.seconds
+        if self.config.learning.monitor is not None:
+            values["best_step"] = self.position.best_step
+        self._add(self.step, "final", values)
+        self.history.flush()
+        self.model.save(self.folder / MODEL)
+        self.record |= {"status": "finished", "ended": _now(), "metrics": values}
+        self._write_record()
+        self._report()
+
+    def _report(self) -> None:
+        from groundstate.report import write_report
+
+        write_report(self)
+
+    def _write_record(self) -> None:
+        write_json(self.folder / RECORD, self.record)
+
+    # -- checkpoints --------------------------------------------------------------------------------
+
+    def save_checkpoint(self) -> Path:
+        """Everything that a resume needs, in one file that is whole or the one before."""
+        path = self.folder / CHECKPOINT
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"optimiser/{name}": value for name, value in self.learner.state().items()}
+        if self._best is not None:
+            tensors |= {f"best/{name}": value for name, value in self._best.items()}
+        if self._previous is not None:
+            tensors["previous"] = self._previous
+        self.history.flush()
+        write_safetensors(path, tensors, {"position": json.dumps(asdict(self.position))})
+        self._saved = time.monotonic()
+        self.hook.checkpoint_saved(run=self, path=path)
+        return path
+
+    def load_checkpoint(self) -> None:
+        """Go back to the last checkpoint, or to the start where there is none yet."""
+        path = self.folder / CHECKPOINT
+        if path.is_file():
+            with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+                self.position = Position(**json.loads(file.metadata()["position"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            self.model.load_state_dict(_under(tensors, "model/"))
+            self.learner.load_state(_under(tensors, "optimiser/"))
+            self._best = _under(tensors, "best/") or None
+            self._previous = tensors.get("previous")
+        self.history.truncate(self.position.step)
+
+
+def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def train(
+    config: LoadedConfig | Path | str | Mapping[str, Any],
+    overrides: Mapping[str, Any] | list[str] | None = None,
+    *,
+    resume: Path | str | None = None,
+) -> Run:
+    """Train what a config describes and give the finished run.
+
+    config: a TOML file, a mapping, or what ``load_config`` gave. overrides: ``{"energy.sparsity.weight": 0.1}``
+    or ``["energy.sparsity.weight=0.1"]``. resume: the folder or id of a run of this config to go on with.
+    Raises InputError before anything is written, RunError or Interrupted with the state saved.
+    """
+    loaded = config if isinstance(config, LoadedConfig) else load_config(config, overrides)
+    if resume is not None:
+        return resume_run(find_run(resume, loaded))
+    from groundstate.check import check
+
+    output = loaded.config.output.folder
+    require_writable(output, "output.folder")
+    check(loaded)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    run = Run(loaded, output / f"{loaded.config.name}-{stamp}-{secrets.token_hex(2)}")
+    run.start()
+    run.execute()
+    return run
+
+
+def resume_run(folder: Path) -> Run:
+    """Go on with the run in this folder from its last checkpoint, to the same parameters as uninterrupted."""
+    run = open_run(folder)
+    if run.record["status"] == "finished":
+        raise InputError(f"{folder.name} is finished; there is nothing to resume")
+    run.load_checkpoint()
+    run.execute(resumed=True)
+    return run
+
+
+def open_run(folder: Path) -> Run:
+    """The run in this folder as its config describes it: data read, model built, nothing trained or written."""
+    record = folder / RECORD
+    if not record.is_file():
+        raise InputError(f"{folder} holds no run ({RECORD} is missing)")
+    run = Run(load_config(folder / CONFIG), folder)
+    run.record = json.loads(record.read_text(encoding="utf-8"))
+    run.metrics = dict(run.record["metrics"])
+    fingerprint = run.record["data"]["fingerprint"]
+    if run.splits.fingerprint != fingerprint:
+        raise InputError(f"{folder.name} was trained on other data (its fingerprint differs); it cannot go on with this")
+    return run
+
+
+def find_run(name: Path | str, loaded: LoadedConfig | None = None) -> Path:
+    """The folder of a run: itself a folder, an id under the output folder, or ``last`` for the newest."""
+    folder = Path(name)
+    if (folder / RECORD).is_file():
+        return folder
+    output = loaded.config.output.folder if loaded is not None else Path("runs")
+    runs = sorted((path.parent for path in output.glob(f"*/{RECORD}")), key=lambda path: path.stat().st_ctime)
+    if str(name) == "last":
+        wanted = loaded.config.name if loaded is not None else None
+        ours = [run for run in runs if wanted is None or run.name.startswith(f"{wanted}-")]
+        if not ours:
+            raise InputError(f"there is no run to go on with in {output}")
+        return ours[-1]
+    found = output / str(name)
+    if (found / RECORD).is_file():
+        return found
+    raise InputError(f"no run '{name}' in {output}; {nearest(str(name), [run.name for run in runs])}")

@@ -1,0 +1,1 @@
+"""Reconstruction terms: one file per plugin."""

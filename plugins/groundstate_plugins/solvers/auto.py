@@ -1,0 +1,43 @@
+"""The solver that suits the problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from groundstate.components import Solver, State
+from groundstate.inference import Problem
+from groundstate.structure import Inhibition
+from groundstate_plugins.solvers.coordinate_descent import CoordinateDescent
+from groundstate_plugins.solvers.fista import Fista
+
+
+class Auto(Solver[State]):
+    """Greedy coordinate descent where units inhibit each other, FISTA otherwise.
+
+    Inhibition is not convex: greedy coordinate descent, from zeros, ends much lower there than parallel steps.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        shared = self.config.model_dump()
+        self._fista = Fista(**shared)
+        # moves in place cannot be unrolled, so an unrolled solver is FISTA throughout
+        self._greedy = CoordinateDescent(**shared) if self.config.differentiate != "unroll" else None
+
+    def choose(self, problem: Problem) -> Solver[Any]:
+        """The solver that takes this problem; always the same for the same terms."""
+        form = problem.structure
+        inhibited = form is not None and any(isinstance(part, Inhibition) for part in form.penalties)
+        if inhibited and self._greedy is not None and self._greedy.refuses(problem) is None:
+            return self._greedy
+        return self._fista
+
+    def init(self, problem: Problem, start: Tensor) -> State:
+        state: State = self.choose(problem).init(problem, start)
+        return state
+
+    def step(self, problem: Problem, state: State) -> State:
+        following: State = self.choose(problem).step(problem, state)
+        return following

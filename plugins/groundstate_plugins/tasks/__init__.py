@@ -1,0 +1,1 @@
+"""Task terms: one file per plugin."""

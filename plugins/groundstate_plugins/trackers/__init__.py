@@ -1,0 +1,1 @@
+"""Trackers: callbacks that keep a record of a run elsewhere."""

@@ -1,0 +1,272 @@
+"""Tracking in MLflow that training never waits for: the run spools its records, another process delivers them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from groundstate.components import Tracker
+from groundstate.hooks import hookimpl
+from groundstate_plugins.trackers import mlflow_records as records
+from groundstate_plugins.trackers.mlflow_store import existing_store, page_command, public, store_uri
+from groundstate_plugins.trackers.spool import FOLDER, Delivered, Spool, read_records, spool_file, undelivered
+
+if TYPE_CHECKING:
+    from groundstate.run import Run
+
+SENDER = "groundstate_plugins.trackers.mlflow_sender"
+DONE, BLOCKED = 0, 3  # the sender's exit codes after which there is nothing to try again
+RESTARTS = 5
+_left_running: list[subprocess.Popen[bytes]] = []  # a Popen that is forgotten while it runs warns
+
+
+class MlflowTracker(Tracker):
+    """Records a run in MLflow: params, metrics, tags, data, report, model.
+
+    The training process neither imports MLflow nor talks to it: it appends to a file in the run's folder, and a
+    sender process delivers from there, now or when the store is back.
+    """
+
+    class Config(Tracker.Config):
+        uri: str | None = Field(
+            None,
+            description="the store: sqlite:///file.db, a database or a server's http(s) address; "
+            "by default MLFLOW_TRACKING_URI, else mlflow.db in the working directory",
+        )
+        experiment: str | None = Field(None, min_length=1, description="by default the run's name")
+        run_name: str | None = Field(None, min_length=1, description="by default the run's id")
+        tags: dict[str, str] = Field(default_factory=dict, description="further tags of the run")
+        log_model: bool = Field(True, description="log the trained model, loadable with mlflow.pyfunc")
+        register_as: str | None = Field(None, min_length=1, description="registered model to add a version to")
+        system_metrics: bool = Field(True, description="sample processor and memory every ten seconds")
+        wait_seconds: float = Field(30.0, ge=0, description="how long the end of a run waits for delivery")
+        patience_seconds: float = Field(
+            120.0, ge=0, description="how long delivery goes on in the background after that"
+        )
+
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        self.uri = store_uri(self.config.uri)
+        self._spool: Spool | None = None
+        self._sender: subprocess.Popen[bytes] | None = None
+        self._starts = 0
+        self._recorded: dict[str, int] = {}  # last step by kind of metric
+        self._names: set[str] = set()
+        self._evaluated: dict[str, float] = {}  # the last value of what epochs measure
+        self._disk_full = False
+
+    # -- hooks ---------------------------------------------------------------------------------------
+
+    @hookimpl
+    def run_started(self, run: Run, resumed: bool) -> None:
+        self._spool = Spool(run.folder)
+        begun = self._recover(run.folder)
+        if begun:
+            self._append({"op": "resume", "values": {"groundstate.status": "running"}})
+        else:
+            self._append(
+                records.start(
+                    run,
+                    uri=public(self.uri),
+                    experiment=self.config.experiment or run.name,
+                    run_name=self.config.run_name or run.id,
+                    own_tags=self.config.tags,
+                )
+            )
+        self._spool.flush()
+        self._supervise(run.folder)
+
+    @hookimpl
+    def phase_started(self, run: Run, phase: str) -> None:
+        self._tags({f"phase.{phase}": f"from step {run.step}"})
+
+    @hookimpl
+    def step_done(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._metrics("step", step, metrics)
+
+    @hookimpl
+    def epoch_done(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+        self._metrics("epoch", step, metrics)
+        self._flush()
+        self._supervise(run.folder)
+
+    @hookimpl
+    def checkpoint_saved(self, run: Run, path: Path) -> None:
+        self._tags({"groundstate.checkpoint": str(path.absolute()), "groundstate.checkpoint_step": run.step})
+        self._flush()
+        self._supervise(run.folder)
+
+    @hookimpl
+    def run_failed(self, run: Run, error: BaseException) -> None:
+        status = run.record.get("status", "failed")
+        self._tags({"groundstate.status": status, "groundstate.failure": str(error) or type(error).__name__})
+        self._end(run, "KILLED" if status == "interrupted" else "FAILED", wait_seconds=0.0)
+
+    @hookimpl
+    def run_ended(self, run: Run) -> None:
+        self._metrics("final", run.step, self._final(run.metrics))
+        for name in ("report.html", "run.json"):
+            if (run.folder / name).is_file():
+                self._append({"op": "artifact", "path": name})
+        model = records.model(run, self.config.register_as) if self.config.log_model else None
+        if model is not None:
+            self._append(model)
+        self._tags({"groundstate.status": "finished"})
+        self._end(run, "FINISHED", wait_seconds=self.config.wait_seconds)
+
+    # -- records -------------------------------------------------------------------------------------
+
+    def _recover(self, folder: Path) -> bool:
+        """Learn from the spool what an earlier process of this run recorded; whether there was one."""
+        delivered = Delivered.load(folder)
+        self._recorded = dict(delivered.steps)
+        begun = False
+        for record, _ in read_records(spool_file(folder)):
+            begun = begun or (record or {}).get("op") == "start"
+            if record is not None and record.get("op") == "metrics":
+                kind = record["kind"]
+                self._recorded[kind] = max(record["step"], self._recorded.get(kind, -1))
+                self._remember(kind, record["values"])
+        size = spool_file(folder).stat().st_size
+        if delivered.offset > size:  # the machine went down before the spool reached the disk
+            delivered.offset = size
+            delivered.save(folder)
+        return begun
+
+    def _metrics(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
+        # A resumed run repeats the steps since its checkpoint, to the same values; they are recorded already.
+        if not metrics or step <= self._recorded.get(kind, -1):
+            return
+        self._recorded[kind] = step
+        self._remember(kind, metrics)
+        self._append({"op": "metrics", "kind": kind, "step": step, "time": records.now(), "values": dict(metrics)})
+
+    def _remember(self, kind: str, values: Mapping[str, float]) -> None:
+        self._names.update(values)
+        if kind == "epoch":
+            self._evaluated.update(values)
+
+    def _final(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        # What was never measured before has its own name; what is measured once more, with the best epoch's
+        # weights, gets another, so that a name has one value at a step.
+        new = {name: value for name, value in metrics.items() if name not in self._names}
+        again = {
+            f"final/{name}": metrics[name]
+            for name, value in self._evaluated.items()
+            if name in metrics and float(metrics[name]) != float(value)
+        }
+        return new | again
+
+    def _tags(self, values: Mapping[str, Any]) -> None:
+        self._append({"op": "tags", "values": records.tag_values(values)})
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        if self._spool is not None:
+            try:
+                self._spool.append(record)
+            except OSError as error:
+                self._cannot_write(error)
+
+    def _flush(self) -> None:
+        if self._spool is not None:
+            try:
+                self._spool.flush()
+            except OSError as error:
+                self._cannot_write(error)
+
+    def _cannot_write(self, error: OSError) -> None:
+        if not self._disk_full:
+            _say(f"MLflow: tracking records wait in memory, they cannot be written ({error.strerror})")
+        self._disk_full = True
+
+    # -- the sender ----------------------------------------------------------------------------------
+
+    def _supervise(self, folder: Path) -> None:
+        """Start the sender, or start it again where it died."""
+        if self._sender is not None:
+            code = self._sender.poll()
+            if code in (None, DONE, BLOCKED) or self._starts > RESTARTS:
+                return
+        self._starts += 1
+        command = [sys.executable, "-P", "-m", SENDER, str(folder.absolute()), "--parent", str(os.getpid())]
+        command += ["--patience", str(self.config.patience_seconds)]
+        if self.config.system_metrics:
+            command.append("--system-metrics")
+        with (folder / FOLDER / "sender.log").open("ab") as log:
+            # Its own session: Ctrl-C in the terminal ends the training, not the delivery.
+            self._sender = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _end(self, run: Run, status: str, *, wait_seconds: float) -> None:
+        if self._spool is None:
+            return
+        self._append({"op": "end", "time": records.now(), "status": status})
+        try:
+            self._spool.close()
+        except OSError as error:
+            self._cannot_write(error)
+        self._spool = None
+        self._supervise(run.folder)
+        self._wait(run.folder, wait_seconds)
+        if self._sender is not None and self._sender.poll() is None:
+            _left_running.append(self._sender)
+        _say(summary(run.folder))
+
+    def _wait(self, folder: Path, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._supervise(folder)
+            if self._sender is None or self._sender.poll() in (DONE, BLOCKED):
+                return
+            time.sleep(0.05)
+
+    # -- for people ----------------------------------------------------------------------------------
+
+    @classmethod
+    def ui(cls, port: int = 5000, uri: str | None = None) -> int:
+        """Serve MLflow's page on the store, until interrupted. Returns the exit status.
+
+        A server has its own page: its address is told. InputError where there is no store yet.
+        """
+        store = existing_store(uri)
+        if store.startswith("http"):
+            _say(f"MLflow's page is {public(store)}")
+            return 0
+        try:
+            return subprocess.run(page_command(store, port), check=False).returncode
+        except KeyboardInterrupt:
+            return 130
+
+    @staticmethod
+    def find_model(name: str, uri: str | None = None) -> Path:
+        """The folder of a model that was logged: see ``mlflow_lookup.find_model``."""
+        from groundstate_plugins.trackers.mlflow_lookup import find_model
+
+        return find_model(name, uri)
+
+
+def summary(folder: Path) -> str:
+    """One line: what of a run is in MLflow, and how to send what is not."""
+    delivered = Delivered.load(folder)
+    rest = undelivered(folder)
+    store = delivered.tracking_uri or "the store"
+    refused = f"; {delivered.refused} were refused ({folder / FOLDER / 'refused.jsonl'})" if delivered.refused else ""
+    if not rest:
+        return f"MLflow: all {delivered.records} records are in {store}, run {delivered.run_id}{refused}"
+    reason = f" ({delivered.problem})" if delivered.problem else ""
+    return (
+        f"MLflow: {rest} records are not delivered to {store} yet{reason}; "
+        f"they are kept, and `python -m {SENDER} {folder}` sends them{refused}"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

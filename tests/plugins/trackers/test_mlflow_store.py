@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from groundstate.errors import InputError
+from groundstate_plugins.trackers.mlflow import MlflowTracker
+from groundstate_plugins.trackers.mlflow_store import (
+    artifact_root,
+    existing_store,
+    page_command,
+    public,
+    store_uri,
+    with_secrets,
+)
+
+
+def test_the_default_is_mlflow_db_in_the_working_directory(tmp_path: Path) -> None:
+    uri = store_uri()
+    assert uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert artifact_root(uri) == tmp_path / "mlartifacts"
+
+
+def test_the_environment_counts_and_the_config_counts_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking.example:5000")
+    assert store_uri() == "http://tracking.example:5000"
+    assert store_uri("https://other.example") == "https://other.example"
+    assert artifact_root(store_uri()) is None
+
+
+def test_a_relative_sqlite_path_is_made_absolute(tmp_path: Path) -> None:
+    (tmp_path / "a folder").mkdir()
+    uri = store_uri("sqlite:///a folder/my.db?timeout=5")
+    assert uri == f"sqlite:///{tmp_path}/a folder/my.db?timeout=5"
+    assert store_uri(uri) == uri
+    assert artifact_root(uri) == tmp_path / "a folder" / "mlartifacts"
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("htp://server", "did you mean 'http'"),
+        ("postgres://server/db", "did you mean 'postgresql'"),
+        ("file:///tmp/mlruns", "use sqlite:///"),
+        ("./mlruns", "use sqlite:///"),
+        ("https://me:secret@server", "password"),
+        ("sqlite:////no/such/folder/mlflow.db", "cannot be written"),
+    ],
+)
+def test_a_bad_address_is_refused_before_the_run(uri: str, says: str) -> None:
+    with pytest.raises(InputError, match=says) as caught:
+        MlflowTracker(uri=uri)
+    assert caught.value.faults[0].key == "tracking.uri"
+
+
+def test_a_bad_address_from_the_environment_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://server")
+    with pytest.raises(InputError) as caught:
+        MlflowTracker()
+    assert caught.value.faults[0].key == "MLFLOW_TRACKING_URI"
+
+
+def test_drivers_of_databases_are_known() -> None:
+    assert store_uri("postgresql+psycopg2://server/db") == "postgresql+psycopg2://server/db"
+    assert store_uri("databricks") == "databricks"
+
+
+def test_secrets_stay_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = "https://me:secret@tracking.example/path"
+    assert public(full) == "https://tracking.example/path"
+    assert public("sqlite:////tmp/a@b/mlflow.db") == "sqlite:////tmp/a@b/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", full)
+    assert with_secrets("https://tracking.example/path") == full
+    assert with_secrets("https://another.example") == "https://another.example"
+
+
+def test_reading_from_a_store_that_is_not_there() -> None:
+    with pytest.raises(InputError, match="no MLflow store"):
+        existing_store()
+    with pytest.raises(InputError, match="no MLflow store"):
+        MlflowTracker.ui()
+
+
+def test_the_page_is_served_from_the_store_with_its_artifacts(tmp_path: Path) -> None:
+    command = page_command(store_uri(), 5001)
+    assert command[command.index("--backend-store-uri") + 1] == f"sqlite:///{tmp_path}/mlflow.db"
+    assert command[command.index("--default-artifact-root") + 1] == (tmp_path / "mlartifacts").as_uri()
+    assert command[command.index("--port") + 1] == "5001"
+
+
+def test_the_page_of_a_server_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert MlflowTracker.ui(uri="http://tracking.example:5000") == 0
+    assert "http://tracking.example:5000" in capsys.readouterr().err
