@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from groundstate.cli.described import options
 from groundstate.config import EvaluationConfig, LearningConfig, OutputConfig, PhaseConfig, RunConfig
 from groundstate.files import write_text
 from groundstate.registry import KINDS, Entry, Registry
@@ -89,87 +91,27 @@ def _config_page() -> str:
 def _options(model: type[BaseModel]) -> str:
     """A table of a model's fields: key, type with its range, default, meaning."""
     schema = model.model_json_schema()
-    definitions = schema.get("$defs", {})
-    rows = [
-        (f"`{name}`", _type(field, definitions), _default(model, name, field), _cell(field.get("description", "")))
-        for name, field in schema["properties"].items()
-    ]
+    rows = []
+    for option in options(schema):
+        slots = re.findall(r"'x-groundstate-slot': '(\w+)'", str(schema["properties"][option["name"]]))
+        kind = f"{slots[0]} table" if slots else option["type"]
+        rows.append((f"`{option['name']}`", kind, _default(option, slots), option["description"]))
     return _table(("key", "type", "default", "meaning"), rows)
 
 
-def _default(model: type[BaseModel], name: str, schema: Mapping[str, Any]) -> str:
-    field = model.model_fields[name]
-    if field.is_required():
-        slots = re.findall(r"'x-groundstate-slot': '(\w+)'", str(schema))
+def _default(option: Mapping[str, Any], slots: list[str]) -> str:
+    """The default; of a table that a plugin gives its form, the plugins that the registry names."""
+    if option["required"]:
         chosen = [entry.name for slot in slots for entry in Registry.discover().defaults(slot)]
-        return ", ".join(f"`{one}`" for one in chosen) or "required"
-    value = field.get_default(call_default_factory=True)
-    if value is None or isinstance(value, BaseModel):
-        return ""
-    shown = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
-    return f"`{shown}`" if isinstance(shown, int | float) and not isinstance(shown, bool) else f"`{_toml(shown)}`"
+        return ", ".join(f"`{name}`" for name in chosen) or "required"
+    absent = option["default"] is None or isinstance(option["default"], dict)
+    return "" if absent else f"`{json.dumps(option['default'], ensure_ascii=False)}`"
 
 
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    return str(value)
-
-
-def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    """A JSON Schema as a person would say it."""
-    if "x-groundstate-slot" in schema:
-        return f"a {schema['x-groundstate-slot']} table"
-    if "$ref" in schema:
-        name = schema["$ref"].rpartition("/")[2]
-        return _type(definitions[name], definitions)
-    for union in ("anyOf", "oneOf", "allOf"):
-        if union in schema:
-            kinds = [_type(one, definitions) for one in schema[union] if one.get("type") != "null"]
-            return " or ".join(dict.fromkeys(kinds))
-    if "const" in schema:
-        return f"`{_toml(schema['const'])}`"
-    if "enum" in schema:
-        return ", ".join(f"`{_toml(value)}`" for value in schema["enum"])
-    return _plain(schema, definitions)
-
-
-def _plain(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
-    match schema.get("type"):
-        case "array":
-            items = schema.get("items") or (schema.get("prefixItems") or [{}])[0]
-            return f"list of {_type(items, definitions)}"
-        case "object" if isinstance(schema.get("additionalProperties"), dict):
-            return f"{_type(schema['additionalProperties'], definitions)} by name"
-        case "object":
-            return "a table"
-        case "string":
-            return "path" if schema.get("format") == "path" else "text"
-        case "boolean":
-            return "true or false"
-        case None:
-            return "any"
-        case name:
-            return f"{name}{_range(schema)}"
-
-
-def _range(schema: Mapping[str, Any]) -> str:
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    said = [f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema and abs(schema[key]) < 2**31]
-    return f" {', '.join(said)}" if said else ""
-
-
-def _table(head: tuple[str, ...], rows: Any) -> str:
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    cells = ([cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 # -- the command line -------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,6 +98,7 @@ def commands(text: str) -> list[Command]:
 def follow(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Do everything that a page says, in its order, in ``folder``."""
     monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
     for block in blocks(page):
         where = f"{page.name}:{block.line}"
         assert block.language in LANGUAGES, f"{where}: a block of language '{block.language}'"
@@ -105,12 +107,23 @@ def follow(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if block.file is not None:
             write(folder / block.file, block.text)
         elif block.language == "python":
-            exec(compile(block.text, where, "exec"), {"__name__": "__main__"})
+            with forgetting(folder):
+                exec(compile(block.text, where, "exec"), {"__name__": "__main__"})
         elif block.language == "toml":
             load(folder / "fragment.toml", f'extends = "groundstate:drsae"\n{block.text}', where)
         elif block.language == "console":
             for command in commands(block.text):
                 run(command, folder, where)
+
+
+@contextmanager
+def forgetting(folder: Path) -> Iterator[None]:
+    """What a block imports from the page's own files is not there for the next page."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(str(folder)):
+            del sys.modules[name]
 
 
 def write(file: Path, text: str) -> None:

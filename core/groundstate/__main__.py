@@ -2,4 +2,4 @@
 
 from groundstate.cli import main
 
-main()
+raise SystemExit(main())

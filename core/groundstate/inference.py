@@ -16,6 +16,7 @@ from torch.nn import functional
 from groundstate.components import Backend, Code, Memory, Solver, State, Term, needs
 from groundstate.data import Batch
 from groundstate.energy import Energy, Point
+from groundstate.errors import InputError
 from groundstate.structure import LeastSquares, LinearMap, ProblemStructure, Ridge
 
 Step = float | Tensor
@@ -308,7 +309,8 @@ class Problem:
         """A duality gap where the problem is convex with norms as penalties, else the fixed-point residual."""
         with torch.no_grad():
             terms = [self.energy.terms[name] for name in self.split.proxed]
-            if self.linear is not None and self.data_weight and all(term.norm for term in terms):
+            # without a penalty there is no dual norm to scale by, and the gap would say nothing
+            if self.linear is not None and self.data_weight and terms and all(term.norm for term in terms):
                 return self._gap(z)
             return self._fixed_point(z)
 
@@ -318,24 +320,19 @@ class Problem:
         r is the residual with the data's weight and the ridge folded in; s the largest scale at which θ is
         dual feasible (or a bound on it).
         """
-        assert self.linear is not None
-        flat = z.flatten(1)
-        residual = self.residual(z)
-        correlation = self.data_weight * (residual @ self.linear.matrix) - self.ridge * flat
-        norm = self.data_weight * residual.square().sum(1) + self.ridge * flat.square().sum(1)
-        scale = self._dual_scale(correlation.view_as(z))
-        inner = (flat * correlation).sum(1)
-        gap = (0.5 * (1 - scale).square() * norm + (self.penalty(z) - scale * inner)).clamp_min(0)
+        flat, residual = z.flatten(1), self.residual(z)
+        correlation = self.gradient(z, residual).neg_()
+        scale = self._dual_scale(correlation)
+        inner = torch.linalg.vecdot(flat, correlation.flatten(1))
+        fit = (1 - scale).square() * self._closed_value(z, residual)
+        gap = (fit + (self.penalty(z) - scale * inner)).clamp_min(0)
         if any(self.energy.terms[name].non_negative for name in self.split.proxed):
             gap = torch.where(flat.amin(1) < 0, torch.inf, gap)  # outside the domain
-        half = 0.5 * self.data_weight * self.batch.x.flatten(1).square().sum(1)
+        half = 0.5 * self.data_weight * torch.linalg.vector_norm(self.batch.x.flatten(1), dim=1).square()
         return Certificate("gap", gap, gap / half.clamp_min(torch.finfo(half.dtype).tiny))
 
     def _dual_scale(self, correlation: Tensor) -> Tensor:
         """The largest s in [0, 1] with Ω*(s·c) ≤ 1; for one norm by its dual, else by where the prox vanishes."""
-        if not self.split.proxed:
-            zero = correlation.flatten(1).abs().amax(1) == 0
-            return zero.to(correlation.dtype)
         if len(self.split.proxed) == 1:
             (name,) = self.split.proxed
             term = self.energy.terms[name]
@@ -418,6 +415,9 @@ def solve(
     on how samples are batched. With ``differentiate = "unroll"`` all iterations run and the graph is kept.
     """
     config: Solver.Config = solver.config
+    reason = solver.refuses(problem)
+    if reason is not None:
+        raise InputError(reason)
     problem.tolerance = config.tolerance
     if config.differentiate == "unroll":
         return _unroll(problem, solver, start, certify)
@@ -511,14 +511,16 @@ def attach_implicit(problem: Problem, code: Tensor, *, rounds: int = 2000, toler
     set this is β = (D_ΛᵀD_Λ + ρI)⁻¹ g of Mairal, Bach & Ponce 2012, for every penalty whose prox autograd can
     differentiate. code: (batch, *code_shape), at the certificate's accuracy.
     """
-    step = 1.0 / (problem.lipschitz().value + problem.curvature())
+    if not _depends_on_parameters(problem):
+        return code
+    bound = problem.lipschitz()
     problem.differentiable = True
+    # a step too long for the curvature at the code would make the iteration for u diverge
+    curvature = bound.value if bound.certain else 1.1 * _curvature_at(problem, code)
+    step = 1.0 / (curvature + problem.curvature())
     with torch.enable_grad():
         at = code.detach().requires_grad_()
         moved = problem.prox(at - step * problem.smooth(at)[1], step, at)
-        if not _depends_on_parameters(problem):
-            problem.differentiable = False
-            return code
         detached = code.detach()
         attached = problem.prox(detached - step * problem.smooth(detached)[1], step, detached)
     problem.differentiable = False
@@ -537,6 +539,20 @@ def attach_implicit(problem: Problem, code: Tensor, *, rounds: int = 2000, toler
     attached.register_hook(solve_adjoint)
     # the value is the certified code itself; only the gradient comes from the fixed-point map
     return attached + (code - attached).detach()
+
+
+def _curvature_at(problem: Problem, code: Tensor, rounds: int = 30) -> float:
+    """The largest curvature of the smooth part at a code, over the batch, by power iteration on its Hessian."""
+    with torch.enable_grad():
+        at = code.detach().requires_grad_()
+        gradient = problem.smooth(at)[1]
+        direction = torch.randn(code.shape, generator=torch.Generator().manual_seed(0)).to(code)
+        largest = torch.zeros(())
+        for _ in range(rounds if gradient.requires_grad else 0):
+            direction = direction / per_sample(direction.flatten(1).norm(dim=1).clamp_min(1e-30), direction)
+            (direction,) = torch.autograd.grad(gradient, at, direction, retain_graph=True, materialize_grads=True)
+            largest = direction.flatten(1).norm(dim=1).max()
+    return max(float(largest.detach()), torch.finfo(torch.float32).tiny)
 
 
 def _depends_on_parameters(problem: Problem) -> bool:

@@ -208,7 +208,7 @@ class Learner:
             if found:
                 device = item.parameter.device
                 self.optimisers[item.spec.direction].state[item.parameter] = {
-                    key: value.clone().to(device) if value.dim() else value.clone()
+                    key: value.clone().to(device)
                     for key, value in found.items()
                 }
 

@@ -18,6 +18,7 @@ from groundstate.config.layers import (
     Origin,
     Overrides,
     Provenance,
+    dotted,
     read_files,
     read_overrides,
     require_file,
@@ -75,12 +76,11 @@ def placed(error: InputError | ValidationError, table: KeyPath, provenance: Prov
 
 
 def _placed(fault: Fault, table: KeyPath, provenance: Provenance) -> Fault:
-    # A component names its own field ("index"), a longer key ("data.test"), or nothing.
-    keys = tuple(fault.key.split(".")) if fault.key else ()
-    inside = (*table, *keys)
-    path = keys if keys and (keys in provenance.origins or keys[: len(table)] == table) else inside
-    located = provenance.fault(path, fault.message)
-    return Fault(fault.message, located.key, fault.where or located.where)
+    # A component names its own field ("index"), a longer key ("data.test"), several of them, or nothing.
+    first, *more = (key.strip() for key in fault.key.split(","))
+    keys: KeyPath = tuple(first.split(".")) if first else ()
+    path = keys if keys[: len(table)] == table else (*table, *keys)
+    return Fault(fault.message, fault.key if more else dotted(path), fault.where or provenance.origin(path).where)
 
 
 def load_config(source: Path | str | Mapping[str, Any], overrides: Overrides | None = None) -> LoadedConfig:

@@ -27,8 +27,7 @@ Make = Callable[[Material], Markup | None]
 SECTIONS: tuple[tuple[int, str, Make], ...] = (
     (10, "Summary", summary),
     (20, "Filters", filters.filters),
-    (30, "Energies", training.energies),
-    (40, "Learning rate", training.rate),
+    (30, "Energies and learning rate", training.energies),
     (50, "Use of the code", codes.usage),
     (60, "Reconstructions", codes.reconstructions),
     (70, "Confusion matrix", codes.confusion),

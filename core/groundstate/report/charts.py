@@ -25,9 +25,9 @@ INK, MUTED, GRID, SHADE = "#1c2024", "#5b6470", "#dde2e8", "#eef1f5"
 BLUE, ORANGE = "#0072b2", "#d55e00"
 VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", SHADE: "shade", BLUE: "blue", ORANGE: "orange"}
 
-WIDTH, HEIGHT = 440, 236
+WIDTH, HEIGHT = 400, 220
 """Of a chart, in CSS pixels at its natural size."""
-LEFT, RIGHT, TOP, BOTTOM = 60, 12, 44, 44
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 30, 42
 """Margins around the axes, in the same pixels."""
 
 _STYLE = {
@@ -55,14 +55,17 @@ _STYLE = {
 
 
 @contextmanager
-def chart(title: str, across: str, up: str, *, height: int = HEIGHT) -> Iterator[tuple[Figure, Axes]]:
-    """A figure with one pair of axes in the page's style, named; draw inside the block, and end with ``svg``."""
+def chart(title: str, across: str, up: str, *, top: int = TOP) -> Iterator[tuple[Figure, Axes]]:
+    """A figure with one pair of axes in the page's style, named; draw inside the block, and end with ``svg``.
+
+    top: the room above the axes, for the title and what stands below it.
+    """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), dpi=72)
         FigureCanvasSVG(figure)
-        box = (LEFT / WIDTH, BOTTOM / height, 1 - (LEFT + RIGHT) / WIDTH, 1 - (TOP + BOTTOM) / height)
+        box = (LEFT / WIDTH, BOTTOM / HEIGHT, 1 - (LEFT + RIGHT) / WIDTH, 1 - (top + BOTTOM) / HEIGHT)
         axes = figure.add_axes(box)
-        figure.text(4 / WIDTH, 1 - 14 / height, title, fontsize=12, fontweight="bold")
+        figure.text(0, 1 - 14 / HEIGHT, title, fontsize=12, fontweight="bold")
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         for axis in (axes.xaxis, axes.yaxis):
@@ -76,10 +79,12 @@ def linear(axis: Axis, ticks: int = 5) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
 
 
-def logarithmic(axis: Axis) -> None:
-    """Ticks at powers of ten only."""
+def logarithmic(axis: Axis, low: float, high: float) -> None:
+    """Ticks at powers of ten, and between them where values go from low to high over few powers."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(LogLocator(numticks=6))
+    decades = np.log10(high / low)
+    steps = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 2.5 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=steps, numticks=6 if decades >= 2.5 else 12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
 
@@ -128,13 +133,13 @@ def histogram(
     with chart(title, across, up) as (figure, axes):
         heights, _ = np.histogram(np.asarray(values), edges)
         if log:
-            logarithmic(axes.xaxis)
-        axes.bar(edges[:-1], heights, np.diff(edges), align="edge", color=BLUE, linewidth=0)
+            logarithmic(axes.xaxis, edges[0], edges[-1])
+        axes.bar(edges[:-1], heights, 0.93 * np.diff(edges), align="edge", color=BLUE, linewidth=0)
         top = max(int(heights.max(initial=0)), apart[0] if apart else 0, 1)
         axes.set_ylim(0, 1.18 * top)
         if apart is not None:
             width = edges[1] - edges[0]
-            axes.bar(edges[0] - 1.5 * width, apart[0], width, align="edge", color=ORANGE, linewidth=0)
+            axes.bar(edges[0] - 1.5 * width, apart[0], 0.93 * width, align="edge", color=ORANGE, linewidth=0)
             axes.annotate(
                 apart[1],
                 (edges[0] - width, apart[0]),
@@ -174,7 +179,8 @@ def lines(
     """One or two curves (x, y): the first blue, the second orange and dashed."""
     with chart(title, across, up) as (figure, axes):
         if log:
-            logarithmic(axes.yaxis)
+            heights = np.concatenate([np.asarray(y) for _, y in curves])
+            logarithmic(axes.yaxis, heights.min(), heights.max())
         for (x, y), colour, dashes in zip(curves, (BLUE, ORANGE), ("-", "--"), strict=False):
             axes.plot(x, y, dashes, color=colour, linewidth=1.6)
         return svg(figure, key, alt)

@@ -42,8 +42,8 @@ def usage(material: Material) -> Markup:
             material.timeline,
             "density",
             "active share of a code",
-            training="code/density",
-            validation="validation/code/density",
+            training=material.timeline.training("code/density"),
+            validation=material.timeline.validation("code/density"),
         ),
     ]
     density = float(seen.active.double().mean()) / seen.entries
@@ -145,7 +145,7 @@ def confusion(material: Material) -> Markup | None:
     pairs = [
         (int(place) // classes, int(place) % classes, int(wrong.flatten()[place]))
         for place in wrong.flatten().topk(min(5, classes * classes)).indices
-        if wrong.flatten()[place] > 0
+        if wrong.flatten()[place] > 1
     ]
     return render(
         "confusion",
@@ -185,16 +185,13 @@ def certificates(material: Material) -> Markup | None:
     kind = "duality gap" if seen.certificate.kind == "gap" else "fixed-point residual"
     chart = None
     if len(positive):
-        ends = [*np.quantile(positive, (0, 1)), *([tolerance] if tolerance else [])]
-        low, high = np.floor(4 * np.log10(min(ends))) / 4, np.ceil(4 * np.log10(max(ends)) + 1e-9) / 4
-        bins = max(4, round((high - low) * (40 if high - low < 1 else 16 if high - low < 4 else 6)))
         chart = histogram(
             "certificate",
             f"relative {kind}",
             positive,
             across="relative " + kind,
             up="samples",
-            edges=np.logspace(low, high, bins + 1),
+            edges=_decades(positive, tolerance),
             log=True,
             mark=(tolerance, "tolerance") if tolerance else None,
             alt=f"Histogram of the relative {kind} of {count(len(relative), 'code')}: median "
@@ -218,3 +215,13 @@ def certificates(material: Material) -> Markup | None:
         gaps={name.rsplit("/", 1)[1]: value for name, value in gaps.items()},
         reference=material.run.config.evaluation.reference,
     )
+
+
+def _decades(values: np.ndarray, through: float | None) -> np.ndarray:
+    """Evenly spaced powers around positive values, one of them ``through`` a given place."""
+    low, high = np.log10(values.min()), np.log10(values.max())
+    middle = np.log10(through) if through else low
+    low, high = min(low, middle), max(high, middle)
+    width = next((width for width in (0.02, 0.05, 0.1, 0.2) if high - low <= 40 * width), (high - low) / 40)
+    before, after = np.ceil((middle - low) / width), np.floor((high - middle) / width) + 1
+    return 10 ** (middle + width * np.arange(-before, after + 1))

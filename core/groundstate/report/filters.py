@@ -21,6 +21,7 @@ MOST_VALUES = 1_000_000
 """and their pixels, for the size of the page."""
 LARGEST_MATRIX = 512
 PAIRS = 12
+_BY_USE = "the most used first"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def dictionary(material: Material) -> Dictionary | None:
     if _numbered(material):
         order, reason = torch.arange(len(columns)), "in the order of the units, which the energy gives a meaning"
     elif len(frequency) == len(columns):
-        order, reason = torch.argsort(frequency, descending=True, stable=True), "the most used first"
+        order, reason = torch.argsort(frequency, descending=True, stable=True), _BY_USE
     else:
         order, reason = torch.arange(len(columns)), "in the order of the units"
     return Dictionary(columns, order, reason, tuple(shape))
@@ -71,7 +72,7 @@ def filters(material: Material) -> Markup | None:
     rows = _encoder_rows(material, tuple(shown.columns.shape))
     pictures = [
         (
-            f"The decoder’s columns, {shown.reason}",
+            f"The decoder’s columns, {shown.reason}{_dead(material, shown)}",
             picture(decoder, f"Sheet of {len(order)} decoder filters of {_size(shown.shape)} pixels, {shown.reason}."),
         )
     ]
@@ -89,6 +90,12 @@ def filters(material: Material) -> Markup | None:
         )
         angles = _angles(matrix, shown.columns)
     return render("filters", pictures=pictures, shown=len(order), total=total, angles=angles)
+
+
+def _dead(material: Material, shown: Dictionary) -> str:
+    dead = int((material.observed.frequency == 0).sum())
+    by_use = shown.reason == _BY_USE
+    return f"; the last {dead} are never active" if dead > 1 and by_use else ""
 
 
 def _sheet(rows: Tensor, shape: tuple[int, ...]) -> np.ndarray:

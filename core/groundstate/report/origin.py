@@ -5,6 +5,7 @@ from __future__ import annotations
 from markupsafe import Markup
 
 from groundstate.report.material import Material, render
+from groundstate.report.words import count
 
 
 def config(material: Material) -> Markup:
@@ -27,7 +28,7 @@ def environment(material: Material) -> Markup:
         ("git commit", state),
         ("data", f"{samples}; inputs {shape}"),
         ("data fingerprint", data["fingerprint"]),
-        ("processor", f"{host['cpu']}, {host['cores']} cores, {host['threads']} threads"),
+        ("processor", f"{host['cpu']}, {count(host['cores'] or 1, 'core')}, {count(host['threads'], 'thread')}"),
         ("accelerator", host["accelerator"] or "none"),
         ("platform", host["platform"]),
         ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from groundstate.components import Term
+from groundstate import formula
+from groundstate.components import Stage, Term
 from groundstate.model import Model
 from groundstate.report.material import Material, render
 from groundstate.report.words import number, percent, seconds
@@ -36,18 +38,24 @@ def summary(material: Material) -> Markup:
         (_label(name), [_cell(name, metrics.get(f"{split}/{name}"), model) for split in _SPLITS]) for name in names
     ]
     others = [
-        (_label(name), _cell(name, value, model)) for name, value in metrics.items() if not name.startswith(_SPLITS)
+        (_label(name), [_cell(name, value, model)]) for name, value in metrics.items() if not name.startswith(_SPLITS)
     ]
     return render(
         "summary",
         cards=_cards(material, metrics),
-        formula=formula(model),
+        formula=_formula(model),
         terms=[
-            (name, term.kind, _weight(term), term.formula(), _acts(term), _ascending(term))
+            (
+                name,
+                f"{term.kind} {material.run.config.energy[name].type}",
+                _typeset(term.formula()),
+                number(term.config.weight),
+                _acts(term),
+            )
             for name, term in model.energy.terms.items()
         ],
         phases=[
-            (name, phase.epochs, ", ".join(phase.terms) if phase.terms else "all terms", phase.schedule)
+            (name, phase.epochs, " and ".join(phase.terms) if phase.terms else "all terms", phase.schedule)
             for name, phase in material.run.phases
         ],
         table=table,
@@ -57,34 +65,23 @@ def summary(material: Material) -> Markup:
     )
 
 
-def formula(model: Model) -> list[str]:
-    """The weighted terms, to be joined by plus signs."""
-    return [
-        term.formula() if term.config.weight == 1 else f"{_weight(term)} · {_bracketed(term.formula())}"
-        for term in model.energy.terms.values()
-    ]
+def _formula(model: Model) -> Markup:
+    """The energy; a line may break between its summands, not inside them."""
+    summands, conditions = formula.parts((term.config.weight, term.formula()) for term in model.energy.terms.values())
+    whole = [_typeset(summand).replace(" ", "\u00a0") for summand in summands]
+    return Markup(", ").join([Markup(" + ").join(whole), *map(_typeset, conditions)])
 
 
-def _bracketed(text: str) -> str:
-    depth, inside_norm = 0, False
-    for place, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        inside_norm ^= letter in "‖|"
-        if place and letter in "+−," and not depth and not inside_norm:
-            return f"({text})"
-    return text
-
-
-def _weight(term: Term) -> str:
-    return number(term.config.weight)
+def _typeset(text: str) -> Markup:
+    """A formula with its one-letter subscripts set low."""
+    return Markup(re.sub(r"_(\w)\b", r"<sub>\1</sub>", str(escape(text))))
 
 
 def _acts(term: Term) -> str:
-    return " and ".join(stage for stage in ("inference", "learning") if term.acts_in(stage))  # type: ignore[arg-type]
-
-
-def _ascending(term: Term) -> str:
-    return ", ".join(name for name, _, spec in term.declared() if spec.direction == "ascend")
+    stages: tuple[Stage, ...] = ("inference", "learning")
+    acts = " and ".join(stage for stage in stages if term.acts_in(stage))
+    ascending = [name for name, _, spec in term.declared() if spec.direction == "ascend"]
+    return f"{acts}; {', '.join(ascending)} ascends" if ascending else acts
 
 
 def _label(name: str) -> str:
@@ -123,7 +120,7 @@ def _cards(material: Material, metrics: Mapping[str, float]) -> list[tuple[str, 
     split = next((split for split in reversed(_SPLITS) if f"{split}/energy" in metrics), None)
     if split is not None:
         cards.append((f"{split} energy", number(metrics[f"{split}/energy"], 3)))
-        cards.append(("of a code active", percent(metrics[f"{split}/code/density"])))
+        cards.append(("entries active", percent(metrics[f"{split}/code/density"])))
     if "seconds" in metrics:
         cards.append(("training time", seconds(metrics["seconds"])))
     cards.append(("parameters", f"{sum(p.numel() for p in material.model.parameters()):,}"))

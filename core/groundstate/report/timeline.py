@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from groundstate.history import Record
-from groundstate.report.charts import BLUE, LEFT, MUTED, ORANGE, RIGHT, SHADE, WIDTH, chart, logarithmic, svg
+from groundstate.report.charts import BLUE, LEFT, MUTED, ORANGE, RIGHT, SHADE, TOP, WIDTH, chart, logarithmic, svg
 from groundstate.report.words import number
 
 BINS = 200
@@ -63,47 +63,88 @@ class Timeline:
                 found |= dict.fromkeys(record.values)
         return list(found)
 
-    def series(self, name: str, kind: str, phase: Phase | None = None) -> Series:
-        """Finite values of one metric, in one phase or in all."""
-        points = [
-            (record.step, record.values[name])
-            for record in self.records
-            if record.kind == kind
-            and name in record.values
-            and np.isfinite(record.values[name])
-            and (phase is None or phase.first < record.step <= phase.last)
-        ]
-        steps, values = zip(*points, strict=True) if points else ((), ())
-        return np.array(steps, dtype=float), np.array(values, dtype=float)
+    def series(self, name: str, kind: str, phases: Sequence[Phase] | None = None) -> Series:
+        """Finite values of one metric, in some phases or in all."""
+        return _series(
+            (record.step, record.values[name]) for record in self.of_kind(kind, phases) if name in record.values
+        )
+
+    def of_kind(self, kind: str, phases: Sequence[Phase] | None = None) -> Iterator[Record]:
+        """The records of this kind in some phases, or in all."""
+        for record in self.records:
+            inside = phases is None or any(phase.first < record.step <= phase.last for phase in phases)
+            if record.kind == kind and inside:
+                yield record
+
+    def acting(self, phase: Phase) -> set[str]:
+        """The terms whose energies were recorded on training batches of this phase."""
+        names = {name for record in self.of_kind("step", [phase]) for name in record.values}
+        return {name.removeprefix("energy/") for name in names if name.startswith("energy/")}
+
+    def training(self, name: str) -> list[Series]:
+        """One metric on training batches, phase by phase."""
+        parts = [self.series(name, "step", [phase]) for phase in self.phases]
+        return [part for part in parts if len(part[0])]
+
+    def validation(self, name: str, term: str | None = None) -> Series:
+        """One metric on the validation split; of a term, only over the phases in which it acts."""
+        acting = None if term is None else [phase for phase in self.phases if term in self.acting(phase)]
+        return self.series(f"validation/{name}", "epoch", acting)
+
+    def validation_energy(self) -> Series:
+        """The total energy on the validation split, of the terms that act in training at the time."""
+        points = []
+        for phase in self.phases:
+            names = [f"validation/energy/{term}" for term in self.acting(phase)]
+            for record in self.of_kind("epoch", [phase]):
+                if names and all(name in record.values for name in names):
+                    points.append((record.step, sum(record.values[name] for name in names)))
+        return _series(points)
 
     def mark_spacing(self) -> int:
         """Epochs between two marks."""
         return next((every for every in (1, 2, 5, 10, 20, 50, 100) if len(self.epochs) <= MARKS * every), 1000)
 
 
+def _series(points: Iterable[tuple[int, float]]) -> Series:
+    finite = [point for point in points if np.isfinite(point[1])]
+    steps, values = zip(*finite, strict=True) if finite else ((), ())
+    return np.array(steps, dtype=float), np.array(values, dtype=float)
+
+
+NOTHING: Series = _series(())
+
+
 def curve(
-    timeline: Timeline, key: str, title: str, *, training: str | None, validation: str | None, up: str = ""
+    timeline: Timeline,
+    key: str,
+    title: str,
+    *,
+    training: Sequence[Series] = (),
+    validation: Series = NOTHING,
+    log: bool = True,
 ) -> Markup | None:
     """One metric over the steps: blue on training batches, orange on validation data. None without values.
 
-    training, validation: the metric's name in records of steps, and of epochs.
+    log: a logarithmic axis where values are positive and spread far.
     """
-    parts = [timeline.series(training, "step", phase) for phase in timeline.phases] if training else []
-    parts = [part for part in parts if len(part[0])]
-    held = timeline.series(validation, "epoch") if validation else (np.empty(0), np.empty(0))
-    everything = np.concatenate([*(values for _, values in parts), held[1]])
+    everything = np.concatenate([*(values for _, values in training), validation[1]])
     if not len(everything):
         return None
-    with chart(title, "training step", up) as (figure, axes):
-        if everything.min() > 0 and everything.max() > WIDE_RANGE * everything.min():
-            logarithmic(axes.yaxis)
+    with chart(title, "training step", "", top=44 if len(timeline.phases) > 1 else TOP) as (figure, axes):
+        low, high = float(everything.min()), float(everything.max())
+        if log and low > 0 and high > WIDE_RANGE * low:
+            logarithmic(axes.yaxis, low, high)
         _draw_phases(axes, timeline)
-        for part in parts:
+        for part in training:
             _draw_training(axes, part)
-        if len(held[0]):
-            marker = "o" if len(held[0]) <= 40 else ""
-            axes.plot(*held, color=ORANGE, linewidth=1.4, marker=marker, markersize=3.5)
-        return svg(figure, key, _said(title, parts, held))
+        if len(validation[0]):
+            marker = "o" if len(validation[0]) <= 40 else ""
+            for phase in timeline.phases:
+                inside = (phase.first < validation[0]) & (validation[0] <= phase.last)
+                steps, values = validation[0][inside], validation[1][inside]
+                axes.plot(steps, values, color=ORANGE, linewidth=1.4, marker=marker, markersize=3.5)
+        return svg(figure, key, _said(title, training, validation))
 
 
 def _draw_phases(axes: Axes, timeline: Timeline) -> None:
@@ -117,7 +158,7 @@ def _draw_phases(axes: Axes, timeline: Timeline) -> None:
             if number_ % 2 == 0:
                 axes.axvspan(phase.first, phase.last, color=SHADE, linewidth=0, zorder=0)
             middle = (phase.first + phase.last) / 2
-            fits = 6.6 * len(phase.name) <= room * (phase.last - phase.first)
+            fits = 6 * len(phase.name) <= room * (phase.last - phase.first)
             axes.text(
                 middle,
                 1.03,

@@ -1,31 +1,49 @@
-"""How training went: each energy over the steps, inference from iteration to iteration, learning rate."""
+"""How training went: each energy over the steps, learning rate, inference by iteration."""
 
 from __future__ import annotations
 
 from markupsafe import Markup
 
+from groundstate.components import Term
 from groundstate.report.charts import lines
 from groundstate.report.material import Material, render
 from groundstate.report.observe import follow_inference
 from groundstate.report.timeline import curve
 from groundstate.report.words import count, number
 
-_OWN = ("energy", "code", "certificate", "amortisation_gap")
-"""First parts of the names of validation metrics that are shown elsewhere."""
+_ELSEWHERE = ("energy", "code", "certificate")
+"""First parts of the names of validation metrics that have their own pictures."""
 
 
 def energies(material: Material) -> Markup | None:
     timeline, terms = material.timeline, material.model.energy.terms
-    pictures = []
-    for number_, name in enumerate(("energy", *(f"energy/{term}" for term in terms))):
-        picture = curve(
-            timeline, f"energy{number_}", _title(material, name), training=name, validation=f"validation/{name}"
+    pictures = [
+        curve(
+            timeline,
+            "energy",
+            "total energy",
+            training=timeline.training("energy"),
+            validation=timeline.validation_energy(),
         )
-        pictures.append(picture)
-    wanted = [name for name in timeline.names("epoch") if name.split("/")[1] not in _OWN]
-    for number_, name in enumerate(wanted):
-        title = name.removeprefix("validation/").replace("/", ": ")
-        pictures.append(curve(timeline, f"metric{number_}", title, training=None, validation=name))
+    ]
+    for number_, (name, term) in enumerate(terms.items()):
+        metric = f"energy/{name}"
+        pictures.append(
+            curve(
+                timeline,
+                f"energy{number_}",
+                _title(name, term),
+                training=timeline.training(metric),
+                validation=timeline.validation(metric, name),
+            )
+        )
+    own = [name.removeprefix("validation/") for name in timeline.names("epoch")]
+    for number_, metric in enumerate(own):
+        group = metric.partition("/")[0]
+        if group not in _ELSEWHERE:
+            held = timeline.validation(metric, group if group in terms else None)
+            pictures.append(curve(timeline, f"metric{number_}", metric.replace("/", ": "), validation=held))
+    pictures.append(curve(timeline, "rate", "learning rate", training=timeline.training("rate"), log=False))
     shown = [picture for picture in pictures if picture is not None]
     if not shown:
         return None
@@ -51,24 +69,11 @@ def energies(material: Material) -> Markup | None:
         epochs=len(timeline.epochs),
         spacing=timeline.mark_spacing(),
         inference=inference,
+        learning=material.run.config.learning,
         samples=descent.samples if descent is not None else 0,
     )
 
 
-def _title(material: Material, metric: str) -> str:
-    if metric == "energy":
-        return "total energy"
-    name = metric.removeprefix("energy/")
-    ascending = [
-        parameter for parameter, _, spec in material.model.energy.terms[name].declared() if spec.direction == "ascend"
-    ]
+def _title(name: str, term: Term) -> str:
+    ascending = [parameter for parameter, _, spec in term.declared() if spec.direction == "ascend"]
     return f"{name} ({', '.join(ascending)} ascends)" if ascending else name
-
-
-def rate(material: Material) -> Markup | None:
-    picture = curve(material.timeline, "rate", "learning rate", training="rate", validation=None)
-    speed = curve(material.timeline, "speed", "samples per second", training="samples_per_second", validation=None)
-    if picture is None:
-        return None
-    learning = material.run.config.learning
-    return render("rate", pictures=[part for part in (picture, speed) if part is not None], learning=learning)

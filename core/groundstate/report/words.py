@@ -13,7 +13,7 @@ def number(value: float, digits: int = 4) -> str:
         return "not a number" if math.isnan(value) else "∞" if value > 0 else "−∞"
     if value == 0:
         return "0"
-    if 1e-3 <= abs(value) < 1e6:
+    if 1e-4 <= abs(value) < 1e6:
         places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
         text = f"{value:,.{places}f}"
         return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +13,12 @@ from pydantic import Field
 from groundstate.components import Tracker
 from groundstate.hooks import hookimpl
 from groundstate_plugins.trackers import mlflow_records as records
+from groundstate_plugins.trackers.mlflow_process import SenderProcess, by_hand
 from groundstate_plugins.trackers.mlflow_store import existing_store, page_command, public, store_uri
 from groundstate_plugins.trackers.spool import FOLDER, Delivered, Spool, read_records, spool_file, undelivered
 
 if TYPE_CHECKING:
     from groundstate.run import Run
-
-SENDER = "groundstate_plugins.trackers.mlflow_sender"
-DONE, BLOCKED = 0, 3  # the sender's exit codes after which there is nothing to try again
-RESTARTS = 5
-_left_running: list[subprocess.Popen[bytes]] = []  # a Popen that is forgotten while it runs warns
 
 
 class MlflowTracker(Tracker):
@@ -55,12 +49,11 @@ class MlflowTracker(Tracker):
         super().__init__(**fields)
         self.uri = store_uri(self.config.uri)
         self._spool: Spool | None = None
-        self._sender: subprocess.Popen[bytes] | None = None
-        self._starts = 0
+        self._sender: SenderProcess | None = None
         self._recorded: dict[str, int] = {}  # last step by kind of metric
         self._names: set[str] = set()
         self._evaluated: dict[str, float] = {}  # the last value of what epochs measure
-        self._disk_full = False
+        self._in_trouble = False
 
     # -- hooks ---------------------------------------------------------------------------------------
 
@@ -80,8 +73,11 @@ class MlflowTracker(Tracker):
                     own_tags=self.config.tags,
                 )
             )
-        self._spool.flush()
-        self._supervise(run.folder)
+        options = ["--patience", str(self.config.patience_seconds)]
+        if self.config.system_metrics:
+            options.append("--system-metrics")
+        self._sender = SenderProcess(run.folder, options)
+        self._flush()
 
     @hookimpl
     def phase_started(self, run: Run, phase: str) -> None:
@@ -92,22 +88,20 @@ class MlflowTracker(Tracker):
         self._metrics("step", step, metrics)
 
     @hookimpl
-    def epoch_done(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
+    def epoch_done(self, step: int, metrics: Mapping[str, float]) -> None:
         self._metrics("epoch", step, metrics)
         self._flush()
-        self._supervise(run.folder)
 
     @hookimpl
     def checkpoint_saved(self, run: Run, path: Path) -> None:
         self._tags({"groundstate.checkpoint": str(path.absolute()), "groundstate.checkpoint_step": run.step})
         self._flush()
-        self._supervise(run.folder)
 
     @hookimpl
     def run_failed(self, run: Run, error: BaseException) -> None:
         status = run.record.get("status", "failed")
         self._tags({"groundstate.status": status, "groundstate.failure": str(error) or type(error).__name__})
-        self._end(run, "KILLED" if status == "interrupted" else "FAILED", wait_seconds=0.0)
+        self._end(run.folder, "KILLED" if status == "interrupted" else "FAILED", wait_seconds=0.0)
 
     @hookimpl
     def run_ended(self, run: Run) -> None:
@@ -115,11 +109,19 @@ class MlflowTracker(Tracker):
         for name in ("report.html", "run.json"):
             if (run.folder / name).is_file():
                 self._append({"op": "artifact", "path": name})
-        model = records.model(run, self.config.register_as) if self.config.log_model else None
-        if model is not None:
-            self._append(model)
+        if self.config.log_model:
+            self._log_model(run)
         self._tags({"groundstate.status": "finished"})
-        self._end(run, "FINISHED", wait_seconds=self.config.wait_seconds)
+        self._end(run.folder, "FINISHED", wait_seconds=self.config.wait_seconds)
+
+    def _log_model(self, run: Run) -> None:
+        try:
+            record = records.model(run, self.config.register_as)
+        except OSError as error:
+            self._cannot(error)
+            return
+        if record is not None:
+            self._append(record)
 
     # -- records -------------------------------------------------------------------------------------
 
@@ -129,7 +131,9 @@ class MlflowTracker(Tracker):
         self._recorded = dict(delivered.steps)
         begun = False
         for record, _ in read_records(spool_file(folder)):
-            begun = begun or (record or {}).get("op") == "start"
+            if record is not None and record.get("op") == "start":
+                begun = True
+                self._tell_store(record["uri"])
             if record is not None and record.get("op") == "metrics":
                 kind = record["kind"]
                 self._recorded[kind] = max(record["step"], self._recorded.get(kind, -1))
@@ -139,6 +143,10 @@ class MlflowTracker(Tracker):
             delivered.offset = size
             delivered.save(folder)
         return begun
+
+    def _tell_store(self, uri: str) -> None:
+        if uri != public(self.uri):
+            _say(f"MLflow: this run goes on in {uri}, where it began, not in {public(self.uri)}")
 
     def _metrics(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
         # A resumed run repeats the steps since its checkpoint, to the same values; they are recorded already.
@@ -172,61 +180,46 @@ class MlflowTracker(Tracker):
             try:
                 self._spool.append(record)
             except OSError as error:
-                self._cannot_write(error)
+                self._cannot(error)
 
     def _flush(self) -> None:
         if self._spool is not None:
             try:
                 self._spool.flush()
             except OSError as error:
-                self._cannot_write(error)
+                self._cannot(error)
+        self._deliver()
 
-    def _cannot_write(self, error: OSError) -> None:
-        if not self._disk_full:
-            _say(f"MLflow: tracking records wait in memory, they cannot be written ({error.strerror})")
-        self._disk_full = True
+    def _cannot(self, error: OSError) -> None:
+        # Tracking never ends a run: what cannot be written waits in memory for the next attempt.
+        if not self._in_trouble:
+            _say(f"MLflow: tracking falls behind ({error.strerror}); it is tried again with every record")
+        self._in_trouble = True
 
     # -- the sender ----------------------------------------------------------------------------------
 
-    def _supervise(self, folder: Path) -> None:
-        """Start the sender, or start it again where it died."""
+    def _deliver(self) -> None:
+        """See to it that the sender runs."""
         if self._sender is not None:
-            code = self._sender.poll()
-            if code in (None, DONE, BLOCKED) or self._starts > RESTARTS:
-                return
-        self._starts += 1
-        command = [sys.executable, "-P", "-m", SENDER, str(folder.absolute()), "--parent", str(os.getpid())]
-        command += ["--patience", str(self.config.patience_seconds)]
-        if self.config.system_metrics:
-            command.append("--system-metrics")
-        with (folder / FOLDER / "sender.log").open("ab") as log:
-            # Its own session: Ctrl-C in the terminal ends the training, not the delivery.
-            self._sender = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            try:
+                self._sender.keep_running()
+            except OSError as error:
+                self._cannot(error)
 
-    def _end(self, run: Run, status: str, *, wait_seconds: float) -> None:
+    def _end(self, folder: Path, status: str, *, wait_seconds: float) -> None:
         if self._spool is None:
             return
         self._append({"op": "end", "time": records.now(), "status": status})
         try:
             self._spool.close()
+            self._deliver()
+            if self._sender is not None:
+                self._sender.wait(wait_seconds)
+                self._sender.leave()
         except OSError as error:
-            self._cannot_write(error)
+            self._cannot(error)
         self._spool = None
-        self._supervise(run.folder)
-        self._wait(run.folder, wait_seconds)
-        if self._sender is not None and self._sender.poll() is None:
-            _left_running.append(self._sender)
-        _say(summary(run.folder))
-
-    def _wait(self, folder: Path, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            self._supervise(folder)
-            if self._sender is None or self._sender.poll() in (DONE, BLOCKED):
-                return
-            time.sleep(0.05)
+        _say(summary(folder))
 
     # -- for people ----------------------------------------------------------------------------------
 
@@ -264,7 +257,7 @@ def summary(folder: Path) -> str:
     reason = f" ({delivered.problem})" if delivered.problem else ""
     return (
         f"MLflow: {rest} records are not delivered to {store} yet{reason}; "
-        f"they are kept, and `python -m {SENDER} {folder}` sends them{refused}"
+        f"they are kept, and `{by_hand(folder)}` sends them{refused}"
     )
 
 

@@ -27,7 +27,10 @@ def find_model(name: str, uri: str | None = None) -> Path:
     """
     from mlflow.exceptions import MlflowException
 
-    store = existing_store(uri)
+    try:
+        store = existing_store(uri)
+    except InputError as error:
+        raise InputError(f"no model '{name}': {error}") from error
     client = open_store(store)
     try:
         model = _logged_model(client, name, store)

@@ -16,9 +16,12 @@ from collections import deque
 from datetime import datetime
 from pathlib import Path
 
+from groundstate.errors import InputError
 from groundstate_plugins.trackers.machine import Machine
 from groundstate_plugins.trackers.mlflow_delivery import METRICS_PER_BATCH, Away, Blocked, Delivery, Refused
+from groundstate_plugins.trackers.mlflow_process import BLOCKED, DONE, GAVE_UP
 from groundstate_plugins.trackers.mlflow_records import now
+from groundstate_plugins.trackers.mlflow_store import public, store_uri
 from groundstate_plugins.trackers.spool import (
     FOLDER,
     Record,
@@ -33,7 +36,7 @@ PERIOD = 2.0  # seconds between two deliveries of metrics
 POLL = 0.2
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0
 NICENESS = 10
-DONE, GAVE_UP, BLOCKED = 0, 1, 3
+USAGE = 2
 
 # MLflow's own client waits minutes on a server that is away, deaf to all else; the sender has its own pauses.
 # Nothing of a run is told to anybody but its store.
@@ -83,7 +86,7 @@ class Sender:
                     return DONE
                 wait = 0.0
                 self._note("")
-            except Away as error:
+            except (Away, OSError) as error:  # OSError: how far it has come cannot be written
                 self._note(f"MLflow is away: {error}")
                 wait = min(max(FIRST_WAIT, 2 * wait), LONGEST_WAIT)
             except (Blocked, Refused) as error:
@@ -201,17 +204,33 @@ class Sender:
         self._trouble = trouble
 
 
+def _redirect(delivery: Delivery, uri: str) -> bool:
+    """Whether the run may go to another store than the one it was started for."""
+    try:
+        uri = public(store_uri(uri))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return False
+    known = delivery.delivered
+    if known.run_id and uri != known.tracking_uri:
+        print(f"the run is in {known.tracking_uri} already and goes on there", file=sys.stderr)
+        return False
+    known.tracking_uri = uri
+    return True
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Send one run's records. Exit code 0: all delivered, 1: not all, 3: a person must act first."""
     parser = argparse.ArgumentParser(prog="mlflow_sender", description=__doc__.partition("\n")[0])
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--parent", type=int, help="follow the spool while this process, the caller, lives")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to try after the run's end (60)")
+    parser.add_argument("--uri", help="send to this store; only while nothing of the run is delivered")
     parser.add_argument("--system-metrics", action="store_true", help="sample processor and memory")
     given = parser.parse_args(arguments)
     if not spool_file(given.run).is_file():
         print(f"{given.run} holds no tracking records; give the folder of a run", file=sys.stderr)
-        return 2
+        return USAGE
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if given.parent is not None:
@@ -221,6 +240,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"another process is sending the records of {given.run}", file=sys.stderr)
             return GAVE_UP
         sender = Sender(given.run, parent=given.parent, patience=given.patience, system_metrics=given.system_metrics)
+        if given.uri is not None and not _redirect(sender.delivery, given.uri):
+            return USAGE
         code = sender.run()
     if given.parent is None:
         known = sender.delivery.delivered

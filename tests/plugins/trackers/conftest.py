@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ class FakeRun:
     def end_epoch(self, tracker: MlflowTracker) -> None:
         values = {"validation/energy": 2.0 / self.step}
         self.metrics |= values
-        tracker.epoch_done(self, self.step, values)
+        tracker.epoch_done(self.step, values)
 
     def finish(self, tracker: MlflowTracker) -> None:
         self.metrics |= {"test/classification/error": 0.25}
@@ -136,7 +137,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 def client(store: str) -> Any:
     """MLflow's own view of the store."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # third-party modules deprecate things while they are imported
+        # MLflow warns of itself while it is imported, here and, lazily, where a model is first loaded.
+        warnings.simplefilter("ignore")
+        import_module("mlflow.pyfunc.model")
         from mlflow import MlflowClient
 
         client = MlflowClient(store)

@@ -25,7 +25,7 @@ X = np.arange(8, dtype=np.float32).reshape(2, 4)
 @pytest.fixture
 def finished(make_run: Callable[..., Any], store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A run whose model is in the store, registered under the run's id."""
-    monkeypatch.setattr(MlflowTracker, "_supervise", lambda self, folder: None)
+    monkeypatch.setattr(MlflowTracker, "_deliver", lambda self: None)
     monkeypatch.setattr(groundstate, "load", lambda folder: make_run().model, raising=False)
     run = make_run()
     tracker = MlflowTracker(uri=store, wait_seconds=0, register_as=run.id)
@@ -109,7 +109,7 @@ def test_a_name_that_is_not_there_is_an_input_error(store: str, client: Any, nam
 def test_a_run_without_a_model_says_so(
     make_run: Callable[..., Any], store: str, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MlflowTracker, "_supervise", lambda self, folder: None)
+    monkeypatch.setattr(MlflowTracker, "_deliver", lambda self: None)
     run = make_run()
     tracker = MlflowTracker(uri=store, wait_seconds=0, log_model=False)
     tracker.run_started(run, False)

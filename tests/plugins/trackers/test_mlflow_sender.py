@@ -16,7 +16,8 @@ import pytest
 
 from groundstate_plugins.trackers.machine import Machine
 from groundstate_plugins.trackers.mlflow import MlflowTracker
-from groundstate_plugins.trackers.mlflow_sender import BLOCKED, DONE, GAVE_UP, Sender, main
+from groundstate_plugins.trackers.mlflow_process import BLOCKED, DONE, GAVE_UP
+from groundstate_plugins.trackers.mlflow_sender import Sender, main
 from groundstate_plugins.trackers.spool import FOLDER, Delivered, Spool, sender_lock, spool_file, undelivered
 
 MakeRun = Callable[..., Any]
@@ -31,7 +32,7 @@ def send(run: Any, patience: float = 10.0) -> int:
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tracker starts no sender of its own."""
-    monkeypatch.setattr(MlflowTracker, "_supervise", lambda self, folder: None)
+    monkeypatch.setattr(MlflowTracker, "_deliver", lambda self: None)
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_not_a_number_and_infinity_arrive(silent: None, make_run: MakeRun, store
     tracker = MlflowTracker(uri=store, wait_seconds=0, log_model=False)
     tracker.run_started(run, False)
     tracker.step_done(1, {"a": float("nan"), "b": float("inf")})
-    tracker.epoch_done(run, 1, {"c": 1.0})
+    tracker.epoch_done(1, {"c": 1.0})
     tracker.run_failed(run, ValueError("diverged"))
     assert send(run) == DONE
     found = seen(run.id)
@@ -188,6 +189,21 @@ def test_two_senders_exclude_each_other(trained: Any, capsys: pytest.CaptureFixt
     assert not Delivered.file(trained.folder).exists()
 
 
+def test_a_run_of_which_nothing_is_delivered_may_go_elsewhere(
+    silent: None, make_run: MakeRun, store: str, seen: SeenOf, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    tracker = MlflowTracker(uri="http://typing.mistake", log_model=False, wait_seconds=0)
+    tracker.run_started(run, False)
+    run.train(tracker, 1, 3)
+    run.finish(tracker)
+    assert main([str(run.folder), "--uri", "htp://wrong"]) == 2
+    assert main([str(run.folder), "--uri", store]) == DONE
+    assert seen(run.id).steps("energy") == [1, 2, 3]
+    assert main([str(run.folder), "--uri", "http://another.place"]) == 2
+    assert "goes on there" in capsys.readouterr().err
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path)]) == 2
     assert "holds no tracking records" in capsys.readouterr().err
@@ -211,12 +227,14 @@ def test_a_sender_killed_in_mid_run_leaves_no_gap_and_no_repeat(
     run.end_epoch(tracker)
     until(lambda: Delivered.load(run.folder).steps.get("step", 0) == 200)
     until(lambda: Delivered.load(run.folder).system_samples > 0)
-    assert tracker._sender is not None
-    os.kill(tracker._sender.pid, signal.SIGKILL)
-    until(lambda: tracker._sender is not None and tracker._sender.poll() is not None)
+    sender = tracker._sender
+    assert sender is not None
+    assert sender.pid is not None
+    os.kill(sender.pid, signal.SIGKILL)
+    until(lambda: sender.exit_code is not None)
     run.train(tracker, 201, 400)
     run.end_epoch(tracker)  # starts it again
-    assert tracker._sender.poll() is None
+    assert sender.exit_code is None
     run.train(tracker, 401, 500)
     run.finish(tracker)
     assert "all " in capsys.readouterr().err
@@ -292,7 +310,7 @@ def test_a_dead_server_costs_nothing_and_gets_everything_later(
         time.sleep(0.005)
     run.step = 300
     began = time.perf_counter()
-    tracker.epoch_done(run, 300, {"validation/energy": 1.0})
+    tracker.epoch_done(300, {"validation/energy": 1.0})
     times.append(time.perf_counter() - began)
     # a busy machine may stop any call for a moment; waiting for a server would show as seconds
     assert sorted(times)[int(0.95 * len(times))] < 5e-3
@@ -303,7 +321,7 @@ def test_a_dead_server_costs_nothing_and_gets_everything_later(
 
     start_server()
     until(lambda: undelivered(run.folder) == 0, seconds=90)
-    until(lambda: tracker._sender is not None and tracker._sender.poll() == DONE)
+    until(lambda: tracker._sender is not None and tracker._sender.exit_code == DONE)
     found = seen(run.id)
     assert found.steps("energy") == list(range(1, 301))
     assert found.run.info.status == "FINISHED"

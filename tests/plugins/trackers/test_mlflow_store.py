@@ -80,6 +80,8 @@ def test_reading_from_a_store_that_is_not_there() -> None:
         existing_store()
     with pytest.raises(InputError, match="no MLflow store"):
         MlflowTracker.ui()
+    with pytest.raises(InputError, match=r"no model 'faces-1'.* no MLflow store"):
+        MlflowTracker.find_model("faces-1")
 
 
 def test_the_page_is_served_from_the_store_with_its_artifacts(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ MakeTracker = Callable[..., MlflowTracker]
 @pytest.fixture
 def make_tracker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> MakeTracker:
     """Makes trackers that start no sender."""
-    monkeypatch.setattr(MlflowTracker, "_supervise", lambda self, folder: None)
+    monkeypatch.setattr(MlflowTracker, "_deliver", lambda self: None)
 
     def make(**fields: Any) -> MlflowTracker:
         return MlflowTracker(**{"uri": f"sqlite:///{tmp_path}/mlflow.db", "wait_seconds": 0} | fields)
@@ -79,10 +79,21 @@ def test_a_metric_may_be_a_tensor_or_not_finite(make_run: Callable[..., Any], ma
     run, tracker = make_run(), make_tracker()
     tracker.run_started(run, False)
     tracker.step_done(1, {"a": torch.tensor(0.5), "b": float("nan"), "c": float("inf")})
-    tracker.epoch_done(run, 1, {})
+    tracker.epoch_done(1, {})
     values = spooled(run)[0]["values"]
     assert (values["a"], values["c"]) == (0.5, float("inf"))
     assert values["b"] != values["b"]
+
+
+def test_a_resumed_run_goes_on_where_it_began(
+    make_run: Callable[..., Any], make_tracker: MakeTracker, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_run()
+    make_tracker().run_started(run, False)
+    make_tracker().run_started(run, True)
+    assert capsys.readouterr().err == ""
+    make_tracker(uri="http://another.place").run_started(run, True)
+    assert "where it began, not in http://another.place" in capsys.readouterr().err
 
 
 def test_a_failure_says_why(make_run: Callable[..., Any], make_tracker: MakeTracker) -> None:
@@ -191,13 +202,13 @@ def test_a_full_disk_is_said_once_and_stops_nothing(
     def full(file: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "write", full)
-    for epoch in (1, 2, 3):
-        run.train(tracker, 10 * epoch - 9, 10 * epoch)
-        run.end_epoch(tracker)
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "write", full)
+        for epoch in (1, 2, 3):
+            run.train(tracker, 10 * epoch - 9, 10 * epoch)
+            run.end_epoch(tracker)
     said = capsys.readouterr().err
     assert said.count("No space left on device") == 1
-    monkeypatch.undo()
     tracker._flush()
     assert [m["step"] for m in spooled(run) if m["kind"] == "step"] == list(range(1, 31))
 

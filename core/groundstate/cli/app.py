@@ -1,0 +1,234 @@
+"""The commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from groundstate.cli import INTERRUPTED, plugins
+from groundstate.cli.output import console, print_json
+from groundstate.errors import InputError, relative
+
+if TYPE_CHECKING:
+    from groundstate.config import LoadedConfig
+
+
+class Commands(TyperGroup):
+    """Ends with 130 where a person interrupts, whatever ran."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Compose energies, infer codes, learn features.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(plugins.app, name="plugins")
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config file (TOML).", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Changes, e.g. energy.sparsity.weight=0.1", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
+ModelName = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A run's id or folder, a model's folder, or a tracker's URI.")
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"groundstate {version('groundstate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    config: Config,
+    overrides: Overrides = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="[RUN]", help="Go on with a run of this config (its id or folder); alone: the last one."),
+    ] = None,
+    as_json: Json = False,
+    tracking: Annotated[bool, typer.Option("--tracking/--no-tracking", help="Whether a tracker records it.")] = True,
+) -> None:
+    """Train what a config describes."""
+    from groundstate.run import train as train_run
+
+    words = [*(overrides or ()), *(() if tracking else ("tracking=false",))]
+    run = train_run(_load(config, words), resume=resume)
+    if as_json:
+        report = str(run.folder / "report.html")
+        print_json({"id": run.id, "folder": str(run.folder), "report": report, "metrics": run.metrics})
+    else:
+        for name, value in run.metrics.items():
+            if name.startswith("test/"):
+                print(f"{name}: {value:.4g}")
+
+
+@app.command()
+def check(config: Config, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Show what a config says, or what is wrong with it.
+
+    The energy as a formula, parameters, memory and phases. Reads no data, writes nothing.
+    """
+    from groundstate.check import check as check_config
+
+    report = check_config(_load(config, overrides or []))
+    if as_json:
+        print_json(report.record())
+    else:
+        from groundstate.cli.checked import show
+
+        show(report, console())
+
+
+@app.command()
+def encode(
+    model: ModelName,
+    inputs: Annotated[Path, typer.Argument(metavar="INPUT", help="Inputs, (samples, …) in a .npy file.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The codes' .npy file; by default INPUT-codes.npy.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs in memory at a time.")] = 1000,
+) -> None:
+    """Write the codes of a file of inputs."""
+    from groundstate.api import load
+    from groundstate.encode import encode_file
+
+    target = output if output is not None else inputs.with_name(f"{inputs.stem}-codes.npy")
+    shape = encode_file(load(model), inputs, target, batch_size=batch_size)
+    print(f"{relative(target)}: {' × '.join(map(str, shape))}")
+
+
+@app.command()
+def evaluate(
+    model: ModelName,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DATA.KEY=VALUE]...", help="Changes to the data, e.g. data.path=other.npy"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--data", metavar="CONFIG", help="Take [data] from this config, not from the run's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a trained model on held-out data."""
+    from groundstate.api import find_model
+    from groundstate.config import assemble
+    from groundstate.evaluate import evaluate as evaluate_split
+    from groundstate.model import Model
+
+    folder = find_model(model)
+    beside = folder.parent / "config.toml"
+    if config is None and not beside.is_file():
+        raise InputError(f"{relative(folder)} stands outside its run, so nothing names the data; give --data CONFIG")
+    loaded = _load(config if config is not None else beside, overrides or [])
+    parts = assemble(loaded).data.load(loaded.config.seed).parts()
+    held = {name: source for name, source in parts.items() if name != "train"} or parts
+    trained = Model.load(folder)
+    metrics = {
+        f"{split}/{name}": value
+        for split, source in held.items()
+        for name, value in evaluate_split(trained, source, seed=loaded.config.seed).items()
+    }
+    if as_json:
+        print_json(metrics)
+    else:
+        for name, value in metrics.items():
+            print(f"{name}: {value:.4g}")
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder, or 'last'.")],
+) -> None:
+    """Write a run's report anew: one HTML page."""
+    from groundstate.report import write_report
+    from groundstate.run import find_run
+
+    print(relative(write_report(find_run(run))))
+
+
+@app.command()
+def schema(
+    registry: Annotated[bool, typer.Option("--registry", help="Of a registry.toml instead.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it to this file.")] = None,
+) -> None:
+    """Print the JSON Schema of a config file.
+
+    It holds every plugin found here; editors check and complete a config with it.
+    """
+    from groundstate.config import json_schema, registry_schema
+    from groundstate.registry import Registry
+
+    found = registry_schema() if registry else json_schema(Registry.discover(Path.cwd()))
+    if output is None:
+        print_json(found)
+    else:
+        from groundstate.files import write_json
+
+        if not output.absolute().parent.is_dir():
+            raise InputError(f"the folder {output.parent} does not exist")
+        write_json(output, found)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Tell what works on this machine.
+
+    Versions, which backends can be used and why others cannot, and whether their numbers are right.
+    """
+    from groundstate.doctor import diagnose
+    from groundstate.registry import Registry
+
+    found = diagnose(Registry.discover(Path.cwd()))
+    if as_json:
+        print_json(found.record())
+    else:
+        for line in found.lines():
+            print(line)
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(min=1, max=65535, help="On this machine.")] = 5000) -> None:
+    """Open the default tracker's page on its runs."""
+    from groundstate.registry import Registry
+
+    registry = Registry.discover(Path.cwd())
+    entry = registry.default("tracker")
+    if entry is None:
+        raise InputError("no tracker is installed, so there is no page to open")
+    serve = getattr(registry.load(entry), "ui", None)
+    if serve is None:
+        raise InputError(f"{entry} has no page of its own; look where it records")
+    raise typer.Exit(serve(port=port) or 0)
+
+
+def _load(config: Path, overrides: list[str]) -> LoadedConfig:
+    from groundstate.config import load_config
+
+    return load_config(config, overrides)
