@@ -68,6 +68,8 @@ def _plugins_page(entries: list[Entry]) -> str:
             default = " The default." if entry.default else ""
             parts += [f"### `{entry.name}`", f"{entry.summary}.{default}"]
             parts += [_options(plugin.Config)] if plugin.Config.model_fields else ["It has no options."]
+    systems = [(f"`groundstate:{entry.name}`", entry.summary) for entry in Registry.discover().systems()]
+    parts += ["## Published systems", "What `extends` may name.", _table(("name", "what it is"), systems)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -504,7 +504,7 @@ def select_state(state: State, rows: Tensor) -> State:
 # -- the path of a gradient through the minimiser ---------------------------------------------------
 
 
-def attach_implicit(problem: Problem, code: Tensor, *, rounds: int = 2000, tolerance: float = 1e-8) -> Tensor:
+def attach_implicit(problem: Problem, code: Tensor, *, rounds: int = 2000) -> Tensor:
     """The minimiser z* with a backward pass: z* is a fixed point of T(z, W) = prox(z − t∇f(z, W)).
 
     For an incoming gradient g it solves u = g + (∂T/∂z)ᵀ u by iteration and hands u to ∂T/∂W. On the active
@@ -524,6 +524,9 @@ def attach_implicit(problem: Problem, code: Tensor, *, rounds: int = 2000, toler
         detached = code.detach()
         attached = problem.prox(detached - step * problem.smooth(detached)[1], step, detached)
     problem.differentiable = False
+
+    # what is left after a small change is the condition number times as much: leave room for it above rounding
+    tolerance = torch.finfo(code.dtype).eps ** 0.75
 
     def solve_adjoint(gradient: Tensor) -> Tensor:
         u = gradient

@@ -361,12 +361,11 @@ class Run:
         self.model.save(self.folder / MODEL)
         self.record |= {"status": "finished", "ended": _now(), "metrics": values}
         self._write_record()
-        self._report()
+        if self.config.output.report:
+            # a run without one needs no plotting library
+            from groundstate.report import write_report
 
-    def _report(self) -> None:
-        from groundstate.report import write_report
-
-        write_report(self)
+            write_report(self)
 
     def _write_record(self) -> None:
         write_json(self.folder / RECORD, self.record)

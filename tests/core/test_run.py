@@ -50,7 +50,7 @@ SMALL: dict[str, object] = {
 
 
 def config(folder: Path, **changes: object) -> dict[str, object]:
-    return {**SMALL, "name": "small", "output": {"folder": str(folder)}, **changes}
+    return {**SMALL, "name": "small", "output": {"folder": str(folder), "report": False}, **changes}
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
@@ -150,7 +150,7 @@ def test_the_stored_config_reproduces_the_run(tmp_path: Path) -> None:
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
-    run = train(config(tmp_path))
+    run = train(config(tmp_path, output={"folder": str(tmp_path)}))
     record = json.loads((run.folder / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["data"]["fingerprint"] == run.splits.fingerprint

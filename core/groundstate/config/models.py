@@ -60,6 +60,7 @@ class OutputConfig(_Table):
         validate_default=True,
         description="holds a folder per run; relative to the working directory",
     )
+    report: bool = Field(True, description="end the run with report.html")
 
 
 class Composition(_Table):

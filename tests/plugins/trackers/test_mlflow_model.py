@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ X = np.arange(8, dtype=np.float32).reshape(2, 4)
 
 
 @pytest.fixture
-def finished(make_run: Callable[..., Any], store: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def finished(make_run: Callable[..., Any], store: str, client: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A run whose model is in the store, registered under the run's id."""
     monkeypatch.setattr(MlflowTracker, "_deliver", lambda self: None)
     monkeypatch.setattr(groundstate, "load", lambda folder: make_run().model, raising=False)
@@ -32,9 +31,7 @@ def finished(make_run: Callable[..., Any], store: str, monkeypatch: pytest.Monke
     tracker.run_started(run, False)
     run.train(tracker, 1, 5)
     run.finish(tracker)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # third-party modules deprecate things while they are imported
-        assert Sender(run.folder, parent=None, patience=10).run() == DONE
+    assert Sender(run.folder, parent=None, patience=10).run() == DONE
     return run
 
 
@@ -45,7 +42,7 @@ def loaded(uri: str, store: str) -> Any:
     return mlflow.pyfunc.load_model(uri)
 
 
-def test_the_logged_model_gives_codes_and_labels(finished: Any, store: str, client: Any) -> None:
+def test_the_logged_model_gives_codes_and_labels(finished: Any, store: str) -> None:
     model = loaded(f"models:/{Delivered.load(finished.folder).model_id}", store)
     expected = finished.model.encode(torch.as_tensor(X)).numpy()
     codes = model.predict(X)
@@ -56,13 +53,13 @@ def test_the_logged_model_gives_codes_and_labels(finished: Any, store: str, clie
         model.predict(X, params={"output": "nonsense"})
 
 
-def test_many_inputs_go_through_in_parts(finished: Any, store: str, client: Any) -> None:
+def test_many_inputs_go_through_in_parts(finished: Any, store: str) -> None:
     model = loaded(f"runs:/{Delivered.load(finished.folder).run_id}/model", store)
     x = np.random.default_rng(0).random((2500, 4), dtype=np.float32)
     np.testing.assert_array_equal(model.predict(x)[:, :4], 2 * x)
 
 
-def test_the_signature_refuses_inputs_of_another_shape(finished: Any, store: str, client: Any) -> None:
+def test_the_signature_refuses_inputs_of_another_shape(finished: Any, store: str) -> None:
     from mlflow.exceptions import MlflowException
 
     model = loaded(f"models:/{finished.id}/1", store)
