@@ -45,6 +45,7 @@ class Plugin:
     """Base of every plugin: its kind, its ``Config`` and a constructor that takes the config's fields."""
 
     kind: ClassVar[str]
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = ()  # constructor fields to test it with; () for its defaults
 
     class Config(BaseModel):
         """Fields that a config file may set; unknown ones are refused."""
@@ -204,8 +205,9 @@ class Term(Component):
     that broadcasts against v; z is the current point, for maps that depend on it. It may also ask for
     ``memory`` (a Memory that lives as long as the problem, for warm starts) and ``tolerance``.
 
-    ``dual_norm(c)``, optional, where the energy is a norm: sup ⟨c, u⟩ over energy(u) ≤ 1, (batch,); an
-    upper bound is enough and costs only a looser certificate.
+    ``dual_norm(c, …)``, optional, where the energy is a norm: sup ⟨c, u⟩ over energy(u) ≤ 1, (batch,); an
+    upper bound is enough and costs only a looser certificate. It may also ask for ``z`` (the code that is
+    certified, which attains the supremum at the optimum), the prox's ``memory`` and ``tolerance``.
 
     ``gradient``, optional: ∂energy/∂z by the same names as ``energy``, shape of z; else by autograd.
 

@@ -108,6 +108,7 @@ class Problem:
         self.memories = {name: Memory() for name in (*self.split.proxed, "")}
         self.linear, self.data_weight, self.ridge = self._closed_form()
         self._lipschitz: Lipschitz | None = None
+        self._curvature: float | None = None
 
     def _closed_form(self) -> tuple[LinearMap | None, float, float]:
         """(D, w, ρ) where the smooth part is w·½‖x − Dz‖² + ρ·½‖z‖²; (None, 0, 0) for any other."""
@@ -174,7 +175,7 @@ class Problem:
         return self._closed_value(z, self.residual(z) if residual is None else residual)
 
     def _closed_value(self, z: Tensor, residual: Tensor) -> Tensor:
-        value = 0.5 * self.data_weight * torch.linalg.vector_norm(residual, dim=1).square()
+        value: Tensor = 0.5 * self.data_weight * torch.linalg.vector_norm(residual, dim=1).square()
         return value + 0.5 * self.ridge * z.flatten(1).square().sum(1) if self.ridge else value
 
     def penalty(self, z: Tensor) -> Tensor:
@@ -236,7 +237,10 @@ class Problem:
 
     def curvature(self) -> float:
         """What the majorising proxes add to the Lipschitz constant."""
-        return sum(self.weights[name] * self.energy.terms[name].curvature() for name in self.split.proxed)
+        if self._curvature is None:  # asked in every iteration, and may cost an eigenvalue
+            weighted = (self.weights[name] * self.energy.terms[name].curvature() for name in self.split.proxed)
+            self._curvature = sum(weighted)
+        return self._curvature
 
     def _is_quadratic(self) -> bool:
         linear = self.energy.decoder is None or self.energy.decoder.linear
@@ -322,7 +326,7 @@ class Problem:
         """
         flat, residual = z.flatten(1), self.residual(z)
         correlation = self.gradient(z, residual).neg_()
-        scale = self._dual_scale(correlation)
+        scale = self._dual_scale(correlation, z)
         inner = torch.linalg.vecdot(flat, correlation.flatten(1))
         fit = (1 - scale).square() * self._closed_value(z, residual)
         gap = (fit + (self.penalty(z) - scale * inner)).clamp_min(0)
@@ -331,13 +335,15 @@ class Problem:
         half = 0.5 * self.data_weight * torch.linalg.vector_norm(self.batch.x.flatten(1), dim=1).square()
         return Certificate("gap", gap, gap / half.clamp_min(torch.finfo(half.dtype).tiny))
 
-    def _dual_scale(self, correlation: Tensor) -> Tensor:
+    def _dual_scale(self, correlation: Tensor, z: Tensor) -> Tensor:
         """The largest s in [0, 1] with Ω*(s·c) ≤ 1; for one norm by its dual, else by where the prox vanishes."""
         if len(self.split.proxed) == 1:
             (name,) = self.split.proxed
             term = self.energy.terms[name]
             if term.dual_norm is not None:
-                dual: Tensor = term.dual_norm(correlation)
+                given: dict[str, Any] = {"z": z, "memory": self.memories[name], "tolerance": 0.1 * self.tolerance}
+                asked = {need: given[need] for need in needs(term.dual_norm)[1:]}
+                dual: Tensor = term.dual_norm(correlation, **asked)
                 return (self.weights[name] / dual.clamp_min(torch.finfo(dual.dtype).tiny)).clamp_max(1.0)
         low, high = (correlation.new_full((len(correlation),), bound) for bound in (0.0, 1.0))
         for _ in range(BISECTIONS):
@@ -369,7 +375,7 @@ class Problem:
             tolerance=self.tolerance,
             differentiable=self.differentiable,
         )
-        chosen._lipschitz = self._lipschitz
+        chosen._lipschitz, chosen._curvature = self._lipschitz, self._curvature
         for name, memory in self.memories.items():
             if memory.value is not None:
                 chosen.memories[name].value = memory.value[rows]
@@ -539,7 +545,7 @@ def attach_implicit(problem: Problem, code: Tensor, *, rounds: int = 2000) -> Te
                 break
         return u
 
-    attached.register_hook(solve_adjoint)
+    attached.register_hook(solve_adjoint)  # type: ignore[no-untyped-call]
     # the value is the certified code itself; only the gradient comes from the fixed-point map
     return attached + (code - attached).detach()
 

@@ -63,7 +63,7 @@ def _local_file(entry: Entry, module_name: str) -> Path | None:
 def _import(entry: Entry, module_name: str) -> ModuleType:
     file = _local_file(entry, module_name)
     if file is not None:
-        return _import_file(file)
+        return import_file(file)
     if entry.source.kind == "local" and importlib.util.find_spec(module_name.partition(".")[0]) is None:
         assert entry.source.file is not None
         missing = relative(entry.source.file.parent.joinpath(*module_name.split(".")))
@@ -71,7 +71,7 @@ def _import(entry: Entry, module_name: str) -> ModuleType:
     return importlib.import_module(module_name)
 
 
-def _import_file(file: Path) -> ModuleType:
+def import_file(file: Path) -> ModuleType:
     """Import a file under a private name made from its path and content.
 
     The same file gives the same classes, an edited one new classes, and no name can hide an installed module.

@@ -23,7 +23,7 @@ SCALARS = st.one_of(
 MULTILINE = st.sampled_from(
     [
         '"""one\n# no = "comment"\n[no.table]\n"""',
-        '"""\n\\"""quoted\\"""" """',
+        '"""\n\\"\\"\\"quoted\\""" x"""',
         '"""two quotes at the end"""""',
         "'''\nraw \\ no = 'escape'\n[[none]]'''",
         "'''five'''''",

@@ -242,7 +242,7 @@ def test_confusion_matrix_against_scikit_learn(run: Run) -> None:
     cells = re.findall(r'<td class="(?:hit|miss|none)"[^>]*>(\d*)</td>', html)
     assert np.array_equal(np.array([int(cell or 0) for cell in cells]).reshape(10, 10), expected)
     errors = [float(share) for share in re.findall(r'<td class="error">([\d.]+) %', html)]
-    assert errors == pytest.approx(100 * (1 - expected.diagonal() / expected.sum(1)), abs=0.01)
+    assert errors == pytest.approx(100 * (1 - expected.diagonal() / expected.sum(1)), abs=0.05)
 
 
 def test_usage_counts_active_units(run: Run) -> None:
@@ -267,7 +267,8 @@ def test_filters_are_the_decoders_columns_most_used_first(run: Run) -> None:
     html = str(filters.filters(material))
     pixels = decoded_picture(html)
     matrix = run.model.get_parameter("decoder.dictionary").detach()[:, order[0]].reshape(8, 8).numpy()
-    first = pixels[:: pixels.shape[0] // (5 * 9)][:8, :: pixels.shape[1] // (6 * 9)][:, :8]  # 5 rows of 6 tiles
+    factor = pixels.shape[1] // (5 * 9 - 1)  # five columns of 8 pixels and a gap
+    first = pixels[::factor, ::factor][:8, :8]
     assert np.abs(first - (128 + 127 * matrix / np.abs(matrix).max())).max() <= 1
     assert "encoder’s rows (feedforward)" in html
 
@@ -369,10 +370,12 @@ def test_codes_with_positions_and_inputs_that_are_no_pictures(
 
 
 def test_learned_inhibition_is_sorted_into_blocks() -> None:
-    block = np.kron(np.eye(4), np.ones((5, 5))) - np.eye(20)
-    shuffled = np.random.default_rng(0).permutation(20)
-    order = filters._seriation(block[np.ix_(shuffled, shuffled)])
-    assert np.array_equal(np.unique(shuffled[order] // 5, return_index=True)[1] % 5, np.zeros(4))
+    block = torch.kron(torch.eye(4), torch.ones(5, 5)) - torch.eye(20)
+    shuffled = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    order = filters._seriation(block[shuffled][:, shuffled])
+    assert sorted(order.tolist()) == list(range(20))
+    groups = (shuffled[order] // 5).view(4, 5)
+    assert bool((groups == groups[:, :1]).all())
 
 
 # -- pictures, curves and words ------------------------------------------------------------------------
@@ -456,23 +459,34 @@ def test_in_a_browser(run: Run, text: str, width: int, scheme: str) -> None:
         assert min(charts) > 100
         assert view.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
         contrast = view.evaluate(CONTRAST)
-        assert min(contrast.values()) >= 4.5, contrast
+        assert len(contrast) > 200
+        assert {text: ratio for text, ratio in contrast.items() if ratio < 4.5} == {}
         browser.close()
 
 
 CONTRAST = """() => {
-    const style = getComputedStyle(document.documentElement);
-    const light = name => {
-        const hex = style.getPropertyValue(name).trim();
-        const parts = [1, 3, 5].map(at => parseInt(hex.slice(at, at + 2), 16) / 255);
-        const [r, g, b] = parts.map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const numbers = colour => {
+        const [, kind, inside] = colour.match(/^(\\w+)\\((.*)\\)$/);
+        const found = inside.match(/[\\d.]+/g).map(Number);
+        return kind === 'color' ? found : [found[0] / 255, found[1] / 255, found[2] / 255, ...found.slice(3)];
+    };
+    const light = colour => {
+        const [r, g, b] = numbers(colour).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
         return 0.2126 * r + 0.7152 * g + 0.0722 * b;
     };
-    const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+    const ground = element => {
+        const colour = getComputedStyle(element).backgroundColor;
+        return numbers(colour)[3] === 0 ? ground(element.parentElement) : colour;
+    };
     const found = {};
-    for (const ink of ['--ink', '--muted', '--link', '--orange', '--good', '--bad'])
-        for (const ground of ['--page', '--shade'])
-            if (ink != '--good' || ground == '--page') found[ink + ground] = ratio(ink, ground);
+    for (const element of document.querySelectorAll('body *')) {
+        const text = [...element.childNodes].filter(node => node.nodeType === 3).map(node => node.data).join('').trim();
+        if (!text) continue;
+        const style = getComputedStyle(element);
+        const pair = [light(element instanceof SVGElement ? style.fill : style.color), light(ground(element))];
+        found[`${element.tagName}.${element.className}: ${text.slice(0, 40)}`] =
+            (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+    }
     return found;
 }"""
-"""The contrast (WCAG) of each colour that text has, on what it stands on."""
+"""The contrast (WCAG) of every text of the page with what it stands on."""

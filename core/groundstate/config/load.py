@@ -77,10 +77,11 @@ def placed(error: InputError | ValidationError, table: KeyPath, provenance: Prov
 
 def _placed(fault: Fault, table: KeyPath, provenance: Provenance) -> Fault:
     # A component names its own field ("index"), a longer key ("data.test"), several of them, or nothing.
-    first, *more = (key.strip() for key in fault.key.split(","))
-    keys: KeyPath = tuple(first.split(".")) if first else ()
-    path = keys if keys[: len(table)] == table else (*table, *keys)
-    return Fault(fault.message, fault.key if more else dotted(path), fault.where or provenance.origin(path).where)
+    named = [tuple(key.strip().split(".")) for key in fault.key.split(",") if key]
+    paths: list[KeyPath] = [keys if keys[: len(table)] == table else (*table, *keys) for keys in named] or [table]
+    path = next((path for path in paths if path in provenance.origins), paths[0])
+    key = ", ".join(dotted(path) for path in paths)
+    return Fault(fault.message, key, fault.where or provenance.origin(path).where)
 
 
 def load_config(source: Path | str | Mapping[str, Any], overrides: Overrides | None = None) -> LoadedConfig:

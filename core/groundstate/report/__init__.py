@@ -101,7 +101,7 @@ def _opened(folder: Path) -> Run:
     checkpoint = folder / CHECKPOINT
     if not checkpoint.is_file():
         raise InputError(f"{folder} holds neither a trained model nor a checkpoint; there is nothing to report yet")
-    with safe_open(checkpoint, "pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(checkpoint, "pt") as file:
         names = [name for name in file.keys() if name.startswith("model/")]  # noqa: SIM118
         run.model.load_state_dict({name.removeprefix("model/"): file.get_tensor(name) for name in names})
     return run

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -30,7 +31,7 @@ WIDTH, HEIGHT = 400, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 30, 42
 """Margins around the axes, in the same pixels."""
 
-_STYLE = {
+_STYLE: Any = {  # the names that matplotlib's stubs allow differ between its versions
     "svg.fonttype": "none",
     "svg.hashsalt": "groundstate",
     "text.parse_math": False,  # names in a config may hold a $
@@ -79,9 +80,13 @@ def linear(axis: Axis, ticks: int = 5) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
 
 
-def logarithmic(axis: Axis, low: float, high: float) -> None:
+def logarithmic(axes: Axes, name: Literal["x", "y"], low: float, high: float) -> None:
     """Ticks at powers of ten, and between them where values go from low to high over few powers."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    if name == "x":
+        axes.set_xscale("log")
+    else:
+        axes.set_yscale("log")
+    axis = axes.xaxis if name == "x" else axes.yaxis
     decades = np.log10(high / low)
     steps = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 2.5 else (1.0,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=6 if decades >= 2.5 else 12))
@@ -122,7 +127,7 @@ def histogram(
     across: str,
     up: str,
     alt: str,
-    edges: NDArray[np.float64],
+    edges: NDArray[np.floating[Any]],
     log: bool = False,
     mark: tuple[float, str] | None = None,
     apart: tuple[int, str] | None = None,
@@ -133,7 +138,7 @@ def histogram(
     with chart(title, across, up) as (figure, axes):
         heights, _ = np.histogram(np.asarray(values), edges)
         if log:
-            logarithmic(axes.xaxis, edges[0], edges[-1])
+            logarithmic(axes, "x", edges[0], edges[-1])
         axes.bar(edges[:-1], heights, 0.93 * np.diff(edges), align="edge", color=BLUE, linewidth=0)
         top = max(int(heights.max(initial=0)), apart[0] if apart else 0, 1)
         axes.set_ylim(0, 1.18 * top)
@@ -180,7 +185,7 @@ def lines(
     with chart(title, across, up) as (figure, axes):
         if log:
             heights = np.concatenate([np.asarray(y) for _, y in curves])
-            logarithmic(axes.yaxis, heights.min(), heights.max())
+            logarithmic(axes, "y", heights.min(), heights.max())
         for (x, y), colour, dashes in zip(curves, (BLUE, ORANGE), ("-", "--"), strict=False):
             axes.plot(x, y, dashes, color=colour, linewidth=1.6)
         return svg(figure, key, alt)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from groundstate.report.charts import histogram, lines
 from groundstate.report.material import Material, render
@@ -217,11 +218,11 @@ def certificates(material: Material) -> Markup | None:
     )
 
 
-def _decades(values: np.ndarray, through: float | None) -> np.ndarray:
+def _decades(values: NDArray[np.float64], through: float | None) -> NDArray[np.float64]:
     """Evenly spaced powers around positive values, one of them ``through`` a given place."""
     low, high = np.log10(values.min()), np.log10(values.max())
     middle = np.log10(through) if through else low
     low, high = min(low, middle), max(high, middle)
     width = next((width for width in (0.02, 0.05, 0.1, 0.2) if high - low <= 40 * width), (high - low) / 40)
     before, after = np.ceil((middle - low) / width), np.floor((high - middle) / width) + 1
-    return 10 ** (middle + width * np.arange(-before, after + 1))
+    return np.logspace(middle - width * before, middle + width * after, int(before + after) + 1)

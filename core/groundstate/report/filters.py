@@ -149,7 +149,7 @@ def inhibition(material: Material) -> Markup | None:
 
 
 def _matrix(material: Material, name: str, matrix: Tensor, learned: bool) -> Markup:
-    order = torch.from_numpy(_seriation(matrix.numpy())) if learned else torch.arange(len(matrix))
+    order = _seriation(matrix) if learned else torch.arange(len(matrix))
     ordered = matrix[order][:, order]
     step = -(-len(ordered) // LARGEST_MATRIX)
     if step > 1:
@@ -174,15 +174,18 @@ def _matrix(material: Material, name: str, matrix: Tensor, learned: bool) -> Mar
     )
 
 
-def _seriation(matrix: np.ndarray) -> np.ndarray:
-    """An order in which units that inhibit each other stand near each other (average linkage)."""
-    from scipy.cluster.hierarchy import leaves_list, linkage
-    from scipy.spatial.distance import squareform
-
-    distance = matrix.max() - (matrix + matrix.T) / 2
-    np.fill_diagonal(distance, 0)
-    order: np.ndarray = leaves_list(linkage(squareform(distance, checks=False), "average"))
-    return order
+def _seriation(matrix: Tensor) -> Tensor:
+    """An order of units in which each next one is inhibited most by one that came before (Prim's)."""
+    nearness = matrix.sum(1)
+    nearness = nearness / nearness.max().clamp_min(1e-30) - 1  # the first: the largest sum; below every link
+    left = torch.ones(len(matrix), dtype=torch.bool)
+    order = []
+    for _ in range(len(matrix)):
+        unit = int(torch.where(left, nearness, -torch.inf).argmax())
+        order.append(unit)
+        left[unit] = False
+        nearness = torch.maximum(nearness, matrix[unit])
+    return torch.tensor(order)
 
 
 def _strongest(material: Material, matrix: Tensor) -> Markup | None:

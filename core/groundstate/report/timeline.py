@@ -134,7 +134,7 @@ def curve(
     with chart(title, "training step", "", top=44 if len(timeline.phases) > 1 else TOP) as (figure, axes):
         low, high = float(everything.min()), float(everything.max())
         if log and low > 0 and high > WIDE_RANGE * low:
-            logarithmic(axes.yaxis, low, high)
+            logarithmic(axes, "y", low, high)
         _draw_phases(axes, timeline)
         for part in training:
             _draw_training(axes, part)

@@ -52,7 +52,7 @@ class Baseline(Callback):
             (0.01, 0.1, 1.0, 10.0), min_length=1, description="values of C to choose from; > 0, small means simple"
         )
         samples: int | None = Field(None, ge=1, description="training samples to fit on; all by default")
-        max_iterations: int = Field(1000, ge=1, description="of the fit")
+        max_iterations: int = Field(200, ge=1, description="of one fit")
         label: str | None = Field(None, description="what the printed line calls the model; by default the run's name")
 
     @hookimpl

@@ -21,6 +21,7 @@ class LinearDecoder(Decoder):
     """
 
     linear = True
+    examples = ({"units": 12}, {"units": 12, "constraint": "sphere", "initialise": "data"})
     dictionary: Tensor
 
     class Config(Decoder.Config):

@@ -18,8 +18,9 @@ class CoordinateDescent(Solver[State]):
     """Moves one unit of each sample to the lowest energy along it, again and again; E never rises.
 
     ``greedy`` takes the unit with the largest move, measured in what its atom adds to the decoded (Li & Osher
-    2009): with inhibition, from zeros, it ends lower than any other order and leaves few units dead. ``cyclic``
-    takes each sample's active units in turn. One iteration is ``block`` moves, or one pass over the active units.
+    2009); under strong inhibition, from zeros, it ends much lower than ``cyclic``, which favours the units that come
+    first. ``cyclic`` takes each sample's active units in turn. One iteration is ``block`` moves, or one pass over
+    the active units.
     """
 
     class Config(Solver.Config):
@@ -65,14 +66,15 @@ class CoordinateDescent(Solver[State]):
 
 @dataclass(frozen=True)
 class _Form:
-    """½ uᵀGu − cᵀu + λᵀ|u| + ½|u|ᵀS|u| in u = scale·z, which makes the diagonal of G 1; G is kept without it.
+    """½‖√w(x − Dz)‖² + ½ρ‖z‖² + λᵀ|u| + ½|u|ᵀS|u| in u = scale·z, which has unit curvature along each u_i.
 
-    scale: (units,), √(w‖d‖² + ρ). drive c: (batch, units), w·Dᵀx/scale. sparsity λ: (units,).
+    scale: (units,), √(w‖d‖² + ρ), and 1 for a unit without an atom (not ``driven``). coupling: (units, units), the
+    curvature between two units, 0 on the diagonal. sparsity λ: (units,). inhibition S: (units, units).
     """
 
     scale: Tensor
+    driven: Tensor
     coupling: Tensor
-    drive: Tensor
     sparsity: Tensor
     inhibition: Tensor | None
     non_negative: bool
@@ -95,15 +97,14 @@ class _Form:
                     matrix = 2 * own * part.matrix.detach()
                     inhibition = matrix if inhibition is None else inhibition + matrix
                     non_negative |= part.non_negative
-        scale = (weight * d.square().sum(0) + ridge).sqrt()
-        scale[scale == 0] = 1.0  # no atom: nothing drives such a unit, and it stays or returns to 0
+        curvature = weight * d.square().sum(0) + ridge
+        driven = curvature > 0
+        scale = torch.where(driven, curvature, 1.0).sqrt()
         scaled = d / scale
-        coupling = weight * (scaled.T @ scaled)
-        coupling.fill_diagonal_(0)
         return cls(
             scale=scale,
-            coupling=coupling,
-            drive=weight * (problem.batch.x.flatten(1) @ scaled),
+            driven=driven,
+            coupling=(weight * (scaled.T @ scaled)).fill_diagonal_(0),
             sparsity=sparsity / scale,
             inhibition=None if inhibition is None else inhibition / scale / scale[:, None],
             non_negative=non_negative,
@@ -113,8 +114,8 @@ class _Form:
 class _Moves:
     """Coordinate moves on a batch of scaled codes u.
 
-    pull: (batch, units), c − Gu, what each unit's threshold is applied to. threshold: (units,), or (batch, units)
-    with inhibition, λ + S|u|. Both are made anew for each block of moves, so that rounding does not build up.
+    pull: (batch, units), where each u_i would go without a penalty. threshold: (units,), or (batch, units) with
+    inhibition, λ + S|u|. Both are made anew for each block of moves, so that rounding does not build up.
     """
 
     def __init__(self, problem: Problem, code: Tensor) -> None:
@@ -122,12 +123,13 @@ class _Moves:
         self.form = form
         self.units = len(form.scale)
         self.scaled = code.flatten(1) * form.scale
-        self.pull = torch.addmm(form.drive, self.scaled, form.coupling, alpha=-1)
+        self.pull = self.scaled * form.driven - problem.gradient(code).flatten(1) / form.scale
         self.threshold = form.sparsity
         if form.inhibition is not None:
             self.threshold = torch.addmm(form.sparsity, self.scaled.abs(), form.inhibition)
-        # moves below rounding are not made
-        self.least = 4 * torch.finfo(code.dtype).eps * form.drive.abs().amax(1)
+        # moves below rounding are not made; the norm of √w·x bounds every pull at z = 0
+        size = torch.linalg.vector_norm(problem.batch.x.flatten(1), dim=1)
+        self.least = 4 * torch.finfo(code.dtype).eps * problem.data_weight**0.5 * size
 
     @property
     def code(self) -> Tensor:

@@ -1,0 +1,149 @@
+"""Checks of backends: availability, what prepare does, and each kernel against the reference in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from groundstate.components import Availability, Backend, Solver
+from groundstate.inference import Problem
+from groundstate.structure import L1, Inhibition, Ridge, Structure
+from groundstate.testing.reference import problem_of, solved, standard_penalties
+from groundstate.testing.results import Broken, NotApplicable, check
+from groundstate.testing.subject import Subject, make, some
+
+TOLERANCE = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unheard(Structure):
+    """A structure that no kernel can know."""
+
+
+class BackendCase:
+    """A backend, used only where it is available."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    def __str__(self) -> str:
+        return str(self.subject)
+
+    def backend(self, dtype: str = "float64") -> Backend:
+        """An instance; NotApplicable where this machine cannot use it."""
+        make(self.subject)
+        found = self.subject.cls.available()  # type: ignore[attr-defined]
+        if isinstance(found, Availability) and not found.available:
+            raise NotApplicable(f"not available here: {found.reason}")
+        backend: Backend = self.subject.make(dtype=dtype)
+        return backend
+
+    def problems(self, backend: Backend) -> dict[str, Problem]:
+        """One for each structure that the backend owns a kernel for."""
+        penalties: dict[str, dict[str, Structure]] = {name: {"p": form} for name, form in standard_penalties().items()}
+        penalties["L1 and ridge"] = {"p": L1(), "r": Ridge()}
+        penalties["non-negative L1 and ridge"] = {"p": L1(non_negative=True), "r": Ridge()}
+        made = {name: problem_of(one, device=backend.device) for name, one in penalties.items()}
+        found = {
+            name: problem
+            for name, problem in made.items()
+            if problem.structure is not None and backend.kernel(problem.structure) is not None
+        }
+        if not found:
+            raise NotApplicable("it owns no kernel for the structures that are tried")
+        return found
+
+
+@check("backend", says="available() answers with a reason, and has it a device, there a tensor can be")
+def availability(case: BackendCase) -> None:
+    found = case.subject.cls.available()  # type: ignore[attr-defined]
+    if not isinstance(found, Availability) or not isinstance(found.reason, str) or not found.reason.strip():
+        raise Broken(
+            f"available() gives {found!r}",
+            advice="return Availability(True, 'what it runs on') or Availability(False, 'why not, and what would help')",
+        )
+    backend = case.backend()
+    torch.zeros(1, device=backend.device)
+
+
+@check("backend", says="prepare moves a module to the device and precision that it tells")
+def prepare_moves(case: BackendCase) -> None:
+    for dtype, wanted in (("float32", torch.float32), ("float64", torch.float64)):
+        backend = case.backend(dtype)
+        module = backend.prepare(nn.Linear(3, 2))
+        weight = next(module.parameters())
+        if weight.dtype != wanted or weight.device.type != backend.device.type or backend.dtype != wanted:
+            raise Broken(
+                f"prepare leaves parameters of {weight.dtype} on {weight.device}",
+                shown=f'dtype = "{dtype}", device {backend.device}',
+                advice="call super().prepare(module), which moves it to self.device and self.dtype",
+            )
+
+
+@check("backend", says="a kernel gives the reference solver's codes, in float64 and to the tolerance")
+def kernel_equals_reference(case: BackendCase) -> None:
+    backend = case.backend()
+    for name, problem in case.problems(backend).items():
+        code, iterations = _run(backend, problem)
+        if code.shape != (len(problem), *problem.code_shape) or iterations.shape != (len(problem),):
+            raise Broken(
+                f"the kernel gives codes {tuple(code.shape)} and iterations {tuple(iterations.shape)}",
+                shown=f"{name}, {len(problem)} samples, codes of {problem.code_shape}",
+                advice="return (codes like start, iterations (batch,) int64)",
+            )
+        reached = problem.certificate(code).relative
+        if not bool((reached <= 10 * TOLERANCE).all()):
+            raise Broken(
+                f"the certificate of its codes is {float(reached.max()):.2g}, not {TOLERANCE:g}",
+                shown=name,
+                advice="iterate until config.tolerance is reached, and let the penalty's weight and z ≥ 0 count",
+            )
+        if any(isinstance(form, Inhibition) for form in problem.structure.penalties):  # type: ignore[union-attr]
+            continue  # not convex: stationary codes differ
+        exact = solved(problem)
+        if float((code - exact).abs().max()) > 1e-3 * (1 + float(exact.abs().max())):
+            raise Broken(
+                "the kernel's codes differ from the reference solver's",
+                shown=f"{name}: {some(code)} instead of {some(exact)}",
+                advice="solve the problem that the structure describes, all of its penalties",
+            )
+
+
+@check("backend", says="a kernel gives each sample the same code in any batch")
+def kernel_batch_invariance(case: BackendCase) -> None:
+    backend = case.backend()
+    for name, problem in case.problems(backend).items():
+        together, _ = _run(backend, problem)
+        alone, _ = _run(backend, problem.select(torch.tensor([1], device=backend.device)))
+        if float((together[1:2] - alone).abs().max()) > 1e-3:
+            raise Broken(
+                "a sample's code changes with the batch it is in",
+                shown=f"{name}: {some(together[1])} in a batch, {some(alone)} alone",
+                advice="stop and restart each sample for itself",
+            )
+
+
+@check("backend", says="kernel gives None for a structure that it does not know")
+def unknown_structures_are_left_alone(case: BackendCase) -> None:
+    backend = case.backend()
+    problem = problem_of({"p": L1()})
+    form = problem.structure
+    assert form is not None
+    strange = type(form)(dictionary=form.dictionary, data=form.data, penalties=(*form.penalties, Unheard()))
+    if backend.kernel(strange) is not None:
+        raise Broken(
+            "it offers a kernel for a penalty that it cannot know",
+            shown="penalties (L1, a structure defined elsewhere)",
+            advice="match every penalty in structure.penalties, and return None unless all are known",
+        )
+
+
+def _run(backend: Backend, problem: Problem) -> tuple[Tensor, Tensor]:
+    assert problem.structure is not None
+    kernel = backend.kernel(problem.structure)
+    assert kernel is not None
+    problem.tolerance = TOLERANCE
+    with torch.no_grad():
+        return kernel(problem, problem.zeros(), Solver.Config(tolerance=TOLERANCE, max_iterations=20_000))

@@ -1,0 +1,403 @@
+"""Sums of norms over overlapping pools: their prox and dual norm, by block ascent on the dual.
+
+With g_P in the ball of radius step·w_P, the prox of step·Σ_P w_P‖b_P∘u_P‖ at v is u = v − Σ_P b_P∘g_P for the g
+of least ½‖u‖² (Jenatton, Mairal, Obozinski & Bach 2011). Pools that do not meet are updated at once: a colouring
+sorts them into disjoint tilings. Samples are columns here, so that every gather copies whole rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundstate.components import Memory
+
+MAX_SWEEPS = 1000
+
+
+@dataclass(frozen=True)
+class Tilings:
+    """Pools sorted into disjoint tilings.
+
+    tiles: per tiling, (size · pools of it,) unit numbers, the entries of its pools one after another; the
+    number ``units`` stands for the padding, a unit that is always 0. radius: (pools, 1), w_P in tiling order.
+    entries: (size · pools, 1) b in the rows' order, largest of each pool 1, None for ones.
+    """
+
+    units: int
+    size: int
+    tiles: tuple[Tensor, ...]
+    radius: Tensor
+    entries: Tensor | None
+    cover: Tensor
+
+    @classmethod
+    def of(cls, index: Tensor, radius: Tensor, scale: Tensor | None, units: int) -> Tilings:
+        """index: (pools, size), padded with −1; radius: (pools,); scale: (pools, size) or None."""
+        tilings = colour(index, units)
+        padded = torch.where(index < 0, units, index)
+        tiles = tuple(padded[tiling].T.flatten() for tiling in tilings)
+        order = torch.cat(tilings)
+        entries = None if scale is None else torch.cat([scale[tiling].T.flatten() for tiling in tilings])[:, None]
+        rows = torch.cat(tiles)
+        weight = torch.ones_like(rows, dtype=radius.dtype) if entries is None else entries[:, 0].square()
+        cover = weight.new_zeros(units + 1).index_add_(0, rows, weight)[:, None]
+        cover[units] = 1.0
+        return cls(units, index.shape[1], tiles, radius[order][:, None], entries, cover)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the multipliers."""
+        return self.size * len(self.radius)
+
+    def blocks(self) -> list[tuple[Tensor, slice, slice]]:
+        """Per tiling: its units, its rows among the multipliers, its pools."""
+        blocks, row, pool = [], 0, 0
+        for tile in self.tiles:
+            pools = len(tile) // self.size
+            blocks.append((tile, slice(row, row + len(tile)), slice(pool, pool + pools)))
+            row, pool = row + len(tile), pool + pools
+        return blocks
+
+    def norms(self, u: Tensor) -> Tensor:
+        """‖b_P∘u_P‖, (pools, samples), of columns u: (units + 1, samples)."""
+        norms = []
+        for tile, rows, pools in self.blocks():
+            part = u.index_select(0, tile)
+            if self.entries is not None:
+                part *= self.entries[rows]
+            norms.append(_norms(part, pools.stop - pools.start))
+        return torch.cat(norms)
+
+    def value(self, u: Tensor) -> Tensor:
+        """Σ_P w_P‖b_P∘u_P‖, (samples,)."""
+        return (self.radius * self.norms(u)).sum(0)
+
+    def masked(self, u: Tensor, keep: Tensor) -> Tensor:
+        """u with 0 at every unit that stands in a pool whose ``keep``, (pools, samples), is 0."""
+        u = u.clone()
+        for tile, _, pools in self.blocks():
+            part = u.index_select(0, tile)
+            part.view(self.size, *keep[pools].shape).mul_(keep[pools])
+            u.index_copy_(0, tile, part)
+        return u
+
+
+def colour(index: Tensor, units: int) -> list[Tensor]:
+    """Pools, by number, in groups that share no unit: each pool goes into the first group it fits.
+
+    Windows on a torus whose sides they divide come out as the exact tilings, nine of them for 3 × 3.
+    """
+    used = [0] * (units + 1)  # by unit, a bit for each colour; the last one is the padding's
+    groups: list[list[int]] = []
+    for number, pool in enumerate(index.tolist()):
+        members = [unit for unit in pool if unit >= 0]
+        taken = 0
+        for unit in members:
+            taken |= used[unit]
+        free = (~taken & (taken + 1)).bit_length() - 1
+        for unit in members:
+            used[unit] |= 1 << free
+        if free == len(groups):
+            groups.append([])
+        groups[free].append(number)
+    return [torch.tensor(group, device=index.device) for group in groups]
+
+
+def _norms(part: Tensor, pools: int) -> Tensor:
+    # a sum of squares: torch's vector_norm over the first axis is some forty times slower
+    return part.square().view(-1, pools, part.shape[1]).sum(0).sqrt_()
+
+
+class Ascent:
+    """The multipliers of some samples, (rows, samples), and what they leave of v, (units + 1, samples).
+
+    level: (samples,), the radius of the balls in units of w.
+    """
+
+    def __init__(self, tilings: Tilings, v: Tensor, multipliers: Tensor | None, level: Tensor) -> None:
+        self.tilings = tilings
+        self.blocks = tilings.blocks()
+        self.level = level
+        self.v = v
+        if multipliers is None:
+            self.multipliers, self.rest = v.new_zeros(tilings.rows, v.shape[1]), v.clone()
+        else:
+            self.multipliers = multipliers * level
+            self.rest = self._rest()
+        self.before: tuple[Tensor, Tensor] | None = None
+        self.inertia = torch.ones_like(level)
+        self.last = torch.full_like(level, torch.inf)
+        self.keep = v.new_ones(len(tilings.radius), v.shape[1])
+
+    def _rest(self) -> Tensor:
+        taken, entries = self.multipliers, self.tilings.entries
+        if entries is not None:
+            taken = taken * entries
+        rest = self.v.clone()
+        for tile, rows, _ in self.blocks:
+            rest.index_add_(0, tile, taken[rows], alpha=-1)
+        return rest
+
+    def sweep(self) -> None:
+        """Each tiling's multipliers once to their optimum, from a point extrapolated along the last sweep.
+
+        A sample whose objective ½‖rest‖² rises starts its extrapolation afresh.
+        """
+        self._extrapolate()
+        entries, size = self.tilings.entries, self.tilings.size
+        ball = self.tilings.radius * self.level
+        tiny = torch.finfo(ball.dtype).tiny
+        for tile, rows, pools in self.blocks:
+            old, rest = self.multipliers[rows], self.rest.index_select(0, tile)
+            moved = rest * entries[rows] if entries is not None else rest
+            moved = moved + old
+            radius = ball[pools]
+            norm = _norms(moved, len(radius))
+            torch.gt(norm, radius, out=self.keep[pools])
+            shrink = radius / torch.maximum(norm, radius).clamp_min_(tiny)
+            if entries is None:
+                torch.mul(moved.view(size, *shrink.shape), shrink, out=old.view(size, *shrink.shape))
+                rest = moved.sub_(old)
+            else:
+                moved.view(size, *shrink.shape).mul_(shrink)
+                rest.sub_((moved - old).mul_(entries[rows]))
+                old.copy_(moved)
+            self.rest.index_copy_(0, tile, rest)
+
+    def _extrapolate(self) -> None:
+        objective = self.rest.square().sum(0)
+        self.inertia = torch.where(objective > self.last, 1.0, self.inertia)
+        self.last = objective
+        following = 0.5 * (1 + (1 + 4 * self.inertia.square()).sqrt())
+        ahead = 1 + (self.inertia - 1) / following
+        self.inertia = following
+        now = (self.multipliers, self.rest)
+        if self.before is None:
+            self.multipliers, self.rest = now[0].clone(), now[1].clone()
+        else:
+            self.multipliers, self.rest = (
+                torch.lerp(old, new, ahead, out=old) for old, new in zip(self.before, now, strict=True)
+            )
+        self.before = now
+
+    def candidate(self) -> Tensor:
+        """The primal point: what is left of v, exactly 0 in each pool whose multiplier is inside its ball.
+
+        Where all are inside after a sweep, they sum to v: it is the proof that 0 is the prox.
+        """
+        return self.tilings.masked(self.rest, self.keep)
+
+    def gap(self, u: Tensor) -> Tensor:
+        """Duality gap of u and the multipliers, (samples,): ½‖u − rest‖² + level·Ω(u) − ⟨u, v − rest⟩."""
+        penalty = self.level * self.tilings.value(u)
+        return 0.5 * (u - self.rest).square().sum(0) + penalty - (u * (self.v - self.rest)).sum(0)
+
+    def bound(self) -> Tensor:
+        """An upper bound of Ω*(v), (samples,): what is left of v is shared out among the pools."""
+        share = self.rest / self.tilings.cover
+        largest = torch.zeros_like(self.level)
+        for tile, rows, pools in self.blocks:
+            part = share.index_select(0, tile)
+            if self.tilings.entries is not None:
+                part *= self.tilings.entries[rows]
+            norm = _norms(part.add_(self.multipliers[rows]), pools.stop - pools.start)
+            largest = torch.maximum(largest, (norm / self.tilings.radius[pools]).amax(0))
+        return largest
+
+    def select(self, keep: Tensor) -> None:
+        """Go on with some of the samples only."""
+        for name in ("v", "multipliers", "rest", "keep"):
+            setattr(self, name, getattr(self, name).index_select(1, keep))
+        for name in ("level", "inertia", "last"):
+            setattr(self, name, getattr(self, name)[keep])
+        if self.before is not None:
+            self.before = (self.before[0].index_select(1, keep), self.before[1].index_select(1, keep))
+
+
+def prox(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory: Memory | None = None) -> Tensor:
+    """argmin_u level·Σ_P w_P‖b_P∘u_P‖ + ½‖u − v‖², each sample to a duality gap of tolerance·½‖v‖².
+
+    v: (batch, units); level: (batch,). memory keeps the multipliers, on unit balls, for the next call. Samples
+    that are done leave the sweeps. A sample that is not done after 1000 sweeps gets what there is. Backward
+    passes solve with the exact Jacobian on the pools that are not 0.
+    """
+    result: Tensor = _Prox.apply(v, level, tilings, tolerance, memory)
+    return result
+
+
+def _ascend(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory: Memory | None) -> Tensor:
+    columns = _columns(v)
+    ascent = Ascent(tilings, columns, _start(memory, tilings, v), level)
+    result, multipliers = v.T.clone(), ascent.multipliers.clone()
+    target = max(tolerance, 8 * torch.finfo(v.dtype).eps) * 0.5 * columns.square().sum(0)
+    rows = torch.arange(len(v), device=v.device)
+    waiting = torch.ones_like(rows, dtype=torch.bool)
+    check = 1
+    for sweep in range(1, MAX_SWEEPS + 1):
+        ascent.sweep()
+        if sweep < check and sweep < MAX_SWEEPS:
+            continue
+        check = sweep + max(1, sweep // 3)
+        u = ascent.candidate()
+        done = ascent.gap(u) <= target[rows]
+        if tilings.entries is not None:
+            # unlike for ones, multipliers inside their balls need not sum to v yet: 0 must be proven
+            rest = ascent.rest.abs().amax(0) <= 8 * torch.finfo(v.dtype).eps * ascent.v.abs().amax(0)
+            done &= rest | (u.abs().amax(0) > 0)
+        if sweep == MAX_SWEEPS:
+            u = torch.where(done, u, ascent.rest)
+            done = torch.ones_like(done)
+        fresh = (done & waiting).nonzero().flatten()
+        if len(fresh):
+            result[:, rows[fresh]] = u[:-1, fresh]
+            multipliers[:, rows[fresh]] = ascent.multipliers[:, fresh]
+            waiting[fresh] = False
+            left = waiting.nonzero().flatten()
+            if len(left) == 0:
+                break
+            if len(left) < 0.8 * len(rows):
+                ascent.select(left)
+                rows, waiting = rows[left], waiting[left]
+    if memory is not None:
+        memory.value = (multipliers / level.clamp_min(torch.finfo(v.dtype).tiny)).T
+    return result.T.contiguous()
+
+
+def dual_norm(
+    tilings: Tilings,
+    c: Tensor,
+    z: Tensor | None = None,
+    memory: Memory | None = None,
+    tolerance: float = 1e-6,
+) -> Tensor:
+    """An upper bound of Ω*(c) = sup ⟨c, u⟩ over Σ_P w_P‖b_P∘u_P‖ ≤ 1, (batch,), at most 1 + tolerance too large.
+
+    c: (batch, units). From a decomposition c = Σ_P b_P∘g_P follows Ω*(c) ≤ max_P ‖g_P‖/w_P; sweeps at the level
+    of the best lower bound ⟨c, u⟩/Ω(u) even it out. z, a code that may attain the supremum (a certificate's),
+    gives the first lower bound; as far as it does not attain it, its certificate is loose anyway, and a tenth
+    of that is precise enough. memory: the prox's, which near the optimum holds that decomposition.
+    """
+    columns, tiny = _columns(c), torch.finfo(c.dtype).tiny
+    floor = max(tolerance, 8 * torch.finfo(c.dtype).eps)
+    level = _attained(tilings, columns, columns)
+    if z is not None:
+        by_code = _attained(tilings, columns, _columns(z))
+        level = torch.maximum(level, by_code)
+    ascent = Ascent(tilings, columns, _start(memory, tilings, c), level)
+    bound = ascent.bound()
+    result, rows = bound.clone(), torch.arange(len(c), device=c.device)
+    for _ in range(MAX_SWEEPS):
+        slack = torch.full_like(bound, floor)
+        if z is not None:
+            loose = 0.1 * (ascent.level / by_code[rows].clamp_min(tiny) - 1)
+            # where z = 0 the error enters the gap squared only
+            slack = torch.maximum(slack, torch.where(by_code[rows] == 0, floor**0.5, loose))
+        result[rows] = bound
+        left = (bound > ascent.level * (1 + slack)).nonzero().flatten()
+        if len(left) == 0:
+            break
+        if len(left) < len(rows):
+            ascent.select(left)
+            rows, bound = rows[left], bound[left]
+        ascent.sweep()
+        bound = torch.minimum(bound, ascent.bound())
+        ascent.level = torch.maximum(ascent.level, _attained(tilings, ascent.v, ascent.rest))
+    return result
+
+
+def _attained(tilings: Tilings, c: Tensor, u: Tensor) -> Tensor:
+    """⟨c, u⟩/Ω(u), a lower bound of Ω*(c); 0 at u = 0. Both (units + 1, samples)."""
+    return (c * u).sum(0) / tilings.value(u).clamp_min(torch.finfo(c.dtype).tiny)
+
+
+def _columns(v: Tensor) -> Tensor:
+    """(batch, units) as (units + 1, batch): samples as columns, and the padding's row of zeros."""
+    return torch.cat([v.detach().T, v.new_zeros(1, len(v))])
+
+
+def _start(memory: Memory | None, tilings: Tilings, v: Tensor) -> Tensor | None:
+    value = None if memory is None else memory.value
+    if value is None or value.shape != (len(v), tilings.rows):
+        return None
+    return value.T.contiguous()
+
+
+class _Prox(torch.autograd.Function):
+    """The prox with a backward pass: its Jacobian is (1 + level·∇²Ω)⁻¹ on the units of pools that are not 0."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, v: Tensor, level: Tensor, tilings: Tilings, tolerance: float, memory: Memory | None
+    ) -> Tensor:
+        u = _ascend(tilings, v, level, tolerance, memory)
+        ctx.save_for_backward(u, level)
+        ctx.tilings = tilings
+        return u
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (gradient,) = gradients
+        u, level = ctx.saved_tensors
+        curve = _Curvature(ctx.tilings, u, level)
+        pulled = curve.solve(gradient)
+        slope = -(pulled * curve.slope).sum(1)
+        return pulled, slope, None, None, None
+
+
+class _Curvature:
+    """∇Ω and level·∇²Ω at u on the units of pools that are not 0; u: (batch, units), level: (batch,)."""
+
+    def __init__(self, tilings: Tilings, u: Tensor, level: Tensor) -> None:
+        self.level = level[:, None]
+        self.index = torch.cat([tile.view(tilings.size, -1).T for tile in tilings.tiles])
+        self.entries: Tensor | float = 1.0
+        if tilings.entries is not None:
+            blocks = tilings.blocks()
+            self.entries = torch.cat([tilings.entries[rows].view(tilings.size, -1).T for _, rows, _ in blocks])
+        self.units = tilings.units
+        norm = (self._gather(u) * self.entries).norm(dim=2)  # (batch, pools)
+        self.weight = torch.where(norm > 0, tilings.radius[:, 0] / torch.where(norm > 0, norm, 1.0), 0.0)
+        self.direction = self._gather(u) * self.entries / torch.where(norm > 0, norm, 1.0)[:, :, None]
+        self.free = self._scatter((norm == 0).to(u.dtype)[:, :, None].expand(-1, -1, tilings.size)) == 0
+        self.slope = self._scatter(self.weight[:, :, None] * self.entries * self._gather(u) * self.entries)
+
+    def _gather(self, u: Tensor) -> Tensor:
+        return torch.nn.functional.pad(u, (0, 1))[:, self.index]
+
+    def _scatter(self, parts: Tensor) -> Tensor:
+        flat = parts.new_zeros(len(parts), self.units + 1)
+        return flat.index_add_(1, self.index.flatten(), parts.flatten(1))[:, : self.units]
+
+    def apply(self, p: Tensor) -> Tensor:
+        """(1 + level·∇²Ω) p."""
+        part = self._gather(p) * self.entries
+        along = (part * self.direction).sum(2, keepdim=True)
+        curved = self.weight[:, :, None] * (part - along * self.direction)
+        return (p + self.level * self._scatter(curved * self.entries)) * self.free
+
+    def solve(self, right: Tensor) -> Tensor:
+        """(1 + level·∇²Ω)⁻¹ by conjugate gradients, to the dtype's precision."""
+        x, rest = torch.zeros_like(right), right * self.free
+        diagonal = 1 + self.level * self._scatter(
+            self.weight[:, :, None] * (1 - self.direction.square()) * torch.as_tensor(self.entries).square()
+        )
+        size = rest.square().sum(1)
+        accuracy = (4 * torch.finfo(right.dtype).eps) ** 2 * size
+        preconditioned = rest / diagonal
+        direction, product = preconditioned, (rest * preconditioned).sum(1)
+        for _ in range(4 * self.units):
+            if bool((rest.square().sum(1) <= accuracy).all()):
+                break
+            image = self.apply(direction)
+            length = (product / (direction * image).sum(1).clamp_min(torch.finfo(right.dtype).tiny))[:, None]
+            x, rest = x + length * direction, rest - length * image
+            preconditioned = rest / diagonal
+            before, product = product, (rest * preconditioned).sum(1)
+            direction = (
+                preconditioned + (product / before.clamp_min(torch.finfo(right.dtype).tiny))[:, None] * direction
+            )
+        return x

@@ -1,0 +1,128 @@
+"""Progress: a bar on a terminal, a few plain lines in a log, and next to no time."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from groundstate_plugins.callbacks.progress import Progress, duration
+
+METRICS = {"energy": 1.23456, "samples_per_second": 12345.6}
+
+
+def a_run(folder: Path, step: int = 0) -> SimpleNamespace:
+    """What the callback sees of a run: two phases of 2 and 3 epochs of 10 steps."""
+    return SimpleNamespace(
+        id="small-[red]-1",
+        folder=folder,
+        step=step,
+        phase="first",
+        phases=[("first", SimpleNamespace(epochs=2)), ("second", SimpleNamespace(epochs=3))],
+        steps_in_epoch=10,
+        steps_in_all=50,
+        splits=SimpleNamespace(train=range(1000)),
+        config=SimpleNamespace(learning=SimpleNamespace(monitor="validation/task/error")),
+        position=SimpleNamespace(seconds=185.0),
+    )
+
+
+def at(run: SimpleNamespace, step: int, phase: str) -> SimpleNamespace:
+    run.step, run.phase = step, phase
+    return run
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_in_a_log(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # makes no terminal of a log
+    progress = Progress(seconds=1000)
+    run = a_run(tmp_path / "runs" / "small")
+    progress.run_started(run, resumed=False)
+    progress.phase_started(run, "first")
+    for step in range(1, 21):
+        progress.step_done(at(run, step, "first"), step, METRICS)
+    progress.epoch_done(run, 20, {"validation/task/error": 0.0312})
+    progress.phase_started(run, "second")
+    progress.step_done(at(run, 41, "second"), 41, METRICS)
+    progress.epoch_done(run, 50, {})
+    progress.run_ended(run)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert lines[0] == "training small-[red]-1: 50 steps, 1,000 samples"
+    assert lines[1] == "first, epoch 1/2, step 1/50: energy 1.235 · 12,346 samples/s · 0 s left"
+    assert lines[2].startswith("second, epoch 3/3, step 41/50: energy 1.235 · 12,346 samples/s · ")
+    assert lines[3:] == [
+        "trained; evaluating, writing the report",
+        "finished in 3:05 min",
+        "run:    runs/small",
+        "report: runs/small/report.html",
+    ]
+
+
+def test_lines_come_at_the_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress(seconds=0.05)
+    run = a_run(tmp_path)
+    progress.run_started(run, resumed=True)
+    assert capsys.readouterr().err.startswith("resuming ")
+    progress.epoch_done(run, 10, {"validation/task/error": 0.0312})
+    began = time.monotonic()
+    while time.monotonic() - began < 0.3:
+        progress.step_done(at(run, 11, "first"), 11, METRICS)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= 7
+    assert all("epoch 2/2" in line and "validation/task/error 0.0312" in line for line in lines)
+
+
+def test_a_bar_on_a_terminal_that_a_failure_takes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    progress = Progress()
+    run = a_run(tmp_path, step=20)
+    progress.run_started(run, resumed=True)
+    progress.step_done(at(run, 25, "second"), 25, METRICS)
+    assert progress._bar is not None
+    progress._bar.refresh()
+    seen = stream.getvalue()
+    assert "second, epoch 1/3" in seen
+    assert "50 %" in seen
+    assert "energy 1.235" in seen
+    progress.run_failed(RuntimeError("stop"))
+    assert progress._bar is None
+    assert "\x1b[?25h" in stream.getvalue()  # the cursor is back
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_a_step_costs_less_than_30_microseconds(
+    stream: type[io.StringIO], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream())
+    monkeypatch.setenv("TERM", "xterm")
+    progress = Progress()
+    run = at(a_run(tmp_path), 11, "first")
+    progress.run_started(run, resumed=False)
+    costs = []
+    for _ in range(5):
+        began = time.perf_counter()
+        for _ in range(2000):
+            progress.step_done(run, 11, METRICS)
+        costs.append((time.perf_counter() - began) / 2000)
+    progress.run_failed(RuntimeError("over"))
+    assert min(costs) < 30e-6
+
+
+def test_durations_as_a_person_reads_them() -> None:
+    assert [duration(seconds) for seconds in (0.4, 59.4, 185, 7380)] == ["0 s", "59 s", "3:05 min", "2:03 h"]

@@ -1,0 +1,105 @@
+"""The linear decoder: D z, its start, its constraint and its structure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from groundstate.components import Context
+from groundstate.parameters import NormBound
+from groundstate_plugins.decoders.linear import LinearDecoder
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def built(shape: tuple[int, ...] = (9,), sample: Tensor | None = None, seed: int = 0, **fields: Any) -> LinearDecoder:
+    decoder = LinearDecoder(**{"units": 5} | fields)
+    decoder.build(Context(shape, decoder.code_shape(shape), torch.Generator().manual_seed(seed), sample=sample))
+    return decoder
+
+
+@pytest.mark.parametrize("shape", [(9,), (3, 3), (1, 3, 3)])
+def test_it_is_one_matrix_for_inputs_of_any_shape(shape: tuple[int, ...]) -> None:
+    decoder, z = built(shape), normal(4, 5)
+    assert decoder.code_shape(shape) == (5,)
+    assert decoder.dictionary.shape == (9, 5)
+    decoded = decoder(z)
+    assert decoded.shape == (4, *shape)
+    torch.testing.assert_close(decoded.flatten(1), z @ decoder.dictionary.T)
+    assert decoder.structure().matrix is decoder.dictionary
+
+
+def test_the_gradient_against_finite_differences() -> None:
+    decoder = built().double()
+    assert torch.autograd.gradcheck(decoder, normal(3, 5).double().requires_grad_())
+
+
+@pytest.mark.parametrize("constraint", ["ball", "sphere", "none"])
+def test_columns_start_with_unit_norm_and_keep_their_constraint(constraint: str) -> None:
+    decoder = built(constraint=constraint)
+    torch.testing.assert_close(decoder.dictionary.norm(dim=0), torch.ones(5))
+    spec = decoder.specs["dictionary"]
+    if constraint == "none":
+        assert spec.constraint is None
+        return
+    assert isinstance(spec.constraint, NormBound)
+    value = torch.stack([2 * torch.ones(9), 0.1 * torch.ones(9)], 1)
+    spec.constraint.project_(value)
+    expected = [1.0, 1.0 if constraint == "sphere" else 0.3]
+    torch.testing.assert_close(value.norm(dim=0), torch.tensor(expected))
+
+
+def test_the_start_depends_on_the_seed_alone() -> None:
+    assert torch.equal(built(seed=1).dictionary, built(seed=1).dictionary)
+    assert not torch.equal(built(seed=1).dictionary, built(seed=2).dictionary)
+
+
+def nearest(decoder: LinearDecoder, sample: Tensor) -> Tensor:
+    """For each column the number of the sample it is most like, and the cosine."""
+    flat = sample.flatten(1)
+    cosine = (flat / flat.norm(dim=1, keepdim=True)) @ decoder.dictionary.detach()
+    return torch.stack([cosine.argmax(0).float(), cosine.amax(0)])
+
+
+def test_a_start_from_data_takes_distinct_samples_with_the_noise_asked_for() -> None:
+    """Noise of relative norm ν, nearly orthogonal to a long sample, leaves a cosine of about 1/√(1 + ν²)."""
+    sample = normal(20, 30, 30)
+    decoder = built((30, 30), sample, initialise="data", noise=0.5)
+    which, cosine = nearest(decoder, sample)
+    assert which.unique().numel() == 5
+    torch.testing.assert_close(cosine, torch.full((5,), 1 / 1.25**0.5), rtol=0.05, atol=0)
+    torch.testing.assert_close(nearest(built((30, 30), sample, initialise="data", noise=0), sample)[1], torch.ones(5))
+
+
+def test_blank_samples_are_passed_over_and_few_are_used_again() -> None:
+    sample = torch.cat([torch.zeros(10, 9), normal(3, 9)])
+    which, cosine = nearest(built(sample=sample, initialise="data", noise=0.01), sample[10:])
+    assert bool((cosine > 0.99).all())
+    assert sorted(which.long().bincount(minlength=3).tolist()) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("sample", [None, torch.zeros(4, 9), torch.zeros(0, 9)])
+def test_without_a_usable_sample_the_start_is_random(sample: Tensor | None) -> None:
+    assert torch.equal(built(sample=sample, initialise="data").dictionary, built().dictionary)
+
+
+def test_pruning_keeps_columns_and_counts_them() -> None:
+    decoder = built()
+    before, kept = decoder.dictionary.detach().clone(), torch.tensor([4, 1])
+    decoder.select(kept)
+    assert torch.equal(decoder.dictionary, before[:, kept])
+    assert decoder.config.units == 2
+    assert decoder.code_shape((9,)) == (2,)
+    assert decoder(normal(3, 2)).shape == (3, 9)
+
+
+@pytest.mark.parametrize("wrong", [{"units": 0}, {"constraint": "cube"}, {"noise": -1}, {"unit": 3}])
+def test_bad_fields_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        LinearDecoder(**{"units": 5} | wrong)
