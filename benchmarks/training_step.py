@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from plain_drsae import PlainDrsae
+from _plain_drsae import PlainDrsae
 
 from groundstate.config import load_config
 from groundstate.run import Run
@@ -64,7 +64,7 @@ def plain_steps(run: Run) -> Callable[[int], None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="examples/drsae-mnist.toml")
+    parser.add_argument("--config", default="examples/drsae-digits.toml")
     parser.add_argument("--blocks", type=int, default=40)
     parser.add_argument("--steps", type=int, default=25, help="steps in a block")
     parser.add_argument("--json", type=Path)

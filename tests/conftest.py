@@ -15,6 +15,9 @@ SHARED = ROOT.parent / "shared" / "data"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MPLBACKEND"] = "Agg"
 
+# Tensors in tests are small: a second thread costs more than it gives, most of all beside other work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shared machine stalls now and then: what a property test says must not depend on how long an example took.
 settings.register_profile("groundstate", deadline=None)
 settings.load_profile("groundstate")

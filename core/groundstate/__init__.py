@@ -32,10 +32,19 @@ if TYPE_CHECKING:
         Tracker,
     )
     from groundstate.config import load_config
-    from groundstate.data import Batch, DataInfo, Source, Splits, TensorSource
+    from groundstate.data import (
+        Batch,
+        DataInfo,
+        Source,
+        Splits,
+        TensorSource,
+        fingerprint,
+        require_usable,
+        split_rows,
+    )
     from groundstate.errors import InputError
-    from groundstate.hooks import hookimpl
-    from groundstate.inference import Certificate, Problem, Solution
+    from groundstate.hooks import Section, hookimpl
+    from groundstate.inference import Certificate, Problem, Solution, soft_threshold
     from groundstate.model import Model
     from groundstate.parameters import Constraint, NonNegative, NormBound
     from groundstate.run import train
@@ -64,6 +73,7 @@ __all__ = [
     "Problem",
     "Reconstruction",
     "Regulariser",
+    "Section",
     "Solution",
     "Solver",
     "Source",
@@ -74,10 +84,14 @@ __all__ = [
     "Term",
     "Tracker",
     "__version__",
+    "fingerprint",
     "hookimpl",
     "infer",
     "load",
     "load_config",
+    "require_usable",
+    "soft_threshold",
+    "split_rows",
     "structure",
     "train",
 ]
@@ -104,10 +118,19 @@ _MODULES = {
         "Tracker",
     ),
     "config": ("load_config",),
-    "data": ("Batch", "DataInfo", "Source", "Splits", "TensorSource"),
+    "data": (
+        "Batch",
+        "DataInfo",
+        "Source",
+        "Splits",
+        "TensorSource",
+        "fingerprint",
+        "require_usable",
+        "split_rows",
+    ),
     "errors": ("InputError",),
-    "hooks": ("hookimpl",),
-    "inference": ("Certificate", "Problem", "Solution"),
+    "hooks": ("Section", "hookimpl"),
+    "inference": ("Certificate", "Problem", "Solution", "soft_threshold"),
     "model": ("Model",),
     "parameters": ("Constraint", "NonNegative", "NormBound"),
     "run": ("train",),

@@ -17,6 +17,7 @@ from groundstate.config import LoadedConfig, Parts, PhaseConfig, assemble
 from groundstate.config.locate import KeyPath
 from groundstate.data import DataInfo
 from groundstate.errors import Fault, InputError
+from groundstate.formula import written
 from groundstate.parameters import Constraint, NormBound, ParameterSpec
 from groundstate.trial import Trial, declared_faults, frozen_faults
 
@@ -101,7 +102,7 @@ class CheckReport:
     @property
     def formula(self) -> str:
         """The energy as a person would write it."""
-        return f"E = {_sum(self.terms)}"
+        return f"E = {written((term.weight, term.formula) for term in self.terms)}"
 
     @property
     def count(self) -> int:
@@ -111,34 +112,6 @@ class CheckReport:
     def record(self) -> dict[str, Any]:
         """Plain values, in the order of the fields."""
         return {"formula": self.formula, "parameter_count": self.count, **asdict(self)}
-
-
-def _sum(terms: tuple[TermReport, ...]) -> str:
-    """Weighted formulas; what a term says after a comma (``z ≥ 0``) holds for the whole sum and ends it."""
-    summands, conditions = [], []
-    for term in terms:
-        body, *condition = _split(term.formula, ", ")
-        conditions += condition
-        compound = body.startswith("−") or len(_split(body, " + ")) > 1 or len(_split(body, " − ")) > 1
-        body = f"({body})" if compound else body
-        summands.append(body if term.weight == 1 else f"{term.weight:g}·{body}")
-    return ", ".join([" + ".join(summands), *dict.fromkeys(conditions)])
-
-
-def _split(formula: str, separator: str) -> list[str]:
-    """A formula at a separator, but not inside brackets or between norm bars."""
-    parts, start, depth, bars = [], 0, 0, ""
-    for at, letter in enumerate(formula):
-        if letter in "([{":
-            depth += 1
-        elif letter in ")]}":
-            depth -= 1
-        elif letter in "‖|":
-            bars = bars[:-1] if bars.endswith(letter) else bars + letter
-        elif not depth and not bars and formula.startswith(separator, at):
-            parts.append(formula[start:at])
-            start = at + len(separator)
-    return [*parts, formula[start:]]
 
 
 def check(loaded: LoadedConfig) -> CheckReport:
@@ -151,6 +124,16 @@ def check(loaded: LoadedConfig) -> CheckReport:
     early = list(_early_faults(loaded, parts, info))
     if early:
         raise InputError(early)
+    threads = torch.get_num_threads()
+    # A few made-up samples: more threads cost more than they bring, most of all on a busy machine.
+    torch.set_num_threads(1)
+    try:
+        return _tried(loaded, parts, info)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _tried(loaded: LoadedConfig, parts: Parts, info: DataInfo) -> CheckReport:
     trial = Trial(loaded, parts, info)
     faults = [*trial.missing_needs(), *declared_faults(trial), *_phase_faults(loaded, trial)]
     if not faults:

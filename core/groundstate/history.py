@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -26,15 +27,17 @@ class Record:
 
 
 class History:
-    """Appends records to a file; lines reach the disk at ``flush``."""
+    """Appends records to a file; lines reach the disk at ``flush``. count: records so far, over all resumes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.count = 0
         self._lines: list[str] = []
 
     def add(self, step: int, phase: str, kind: RecordKind, values: Mapping[str, float]) -> Record:
         record = Record(step, time.time(), phase, kind, dict(values))
         self._lines.append(json.dumps(asdict(record)))
+        self.count += 1
         return record
 
     def flush(self) -> None:
@@ -43,10 +46,11 @@ class History:
                 file.write("\n".join(self._lines) + "\n")
             self._lines.clear()
 
-    def truncate(self, step: int) -> None:
-        """Drop what was recorded after ``step``, and a line torn by a kill."""
-        kept = [json.dumps(asdict(record)) for record in read_history(self.path) if record.step <= step]
+    def truncate(self, count: int) -> None:
+        """Keep the first ``count`` records: drop those after a checkpoint, and a line torn by a kill."""
+        kept = [json.dumps(asdict(record)) for record in islice(read_history(self.path), count)]
         write_text(self.path, "".join(line + "\n" for line in kept))
+        self.count = len(kept)
 
 
 def read_history(path: Path) -> Iterator[Record]:

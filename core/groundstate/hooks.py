@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from groundstate.inference import Solution
     from groundstate.registry import Register
     from groundstate.run import Run
+    from groundstate.sweep import Sweep
 
 PROJECT = "groundstate"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -99,3 +100,15 @@ class RunSpec:
     @hookspec(firstresult=True)
     def should_stop(self, run: Run, step: int, metrics: Mapping[str, float]) -> str | None:
         """Asked after each epoch: a reason to end the phase now, or None."""
+
+    @hookspec
+    def sweep_started(self, sweep: Sweep, resumed: bool) -> None:
+        """A search over configs begins, or goes on: its trials are runs, whose records name it as their parent."""
+
+    @hookspec
+    def sweep_advanced(self, sweep: Sweep, step: int, metrics: Mapping[str, float]) -> None:
+        """One more trial has ended; step: how many have. metrics: the best figure so far."""
+
+    @hookspec
+    def sweep_ended(self, sweep: Sweep) -> None:
+        """The sweep is over or interrupted, as its record's status says; its folder holds what came out."""

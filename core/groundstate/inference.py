@@ -23,6 +23,9 @@ Step = float | Tensor
 BISECTIONS = 50
 """Halvings of the dual scale where several norms are certified together: 2⁻⁵⁰ of the scale remains."""
 DYKSTRA_ROUNDS = 1000
+BLOCK = 2**19
+"""Entries of codes and inputs that the solver's loop takes at once on a processor (10,000 codes of 256 units
+in blocks take two thirds of the time)."""
 
 
 @dataclass(frozen=True)
@@ -249,9 +252,7 @@ class Problem:
     def _power_iteration(self, rounds: int = 30) -> float:
         """Largest curvature of a quadratic smooth part over the batch; a lower bound, hence not certain."""
         generator = torch.Generator().manual_seed(0)
-        direction = (
-            torch.randn(1, *self.code_shape, generator=generator).to(self.batch.x).expand_as(self.zeros())
-        )
+        direction = torch.randn(1, *self.code_shape, generator=generator).to(self.batch.x).expand_as(self.zeros())
         origin = self.smooth(self.zeros())[1].detach()
         largest = 1e-12
         for _ in range(rounds):
@@ -437,7 +438,7 @@ def solve(
             code, iterations = kernel(problem, start, config)
             certificate = None
         else:
-            code, iterations, certificate = _loop(problem, solver, start, callback)
+            code, iterations, certificate = _blocks(problem, solver, start, callback)
     if config.differentiate == "implicit":
         code = attach_implicit(problem, code)
     return _finish(problem, code, iterations, certify, certificate)
@@ -461,6 +462,22 @@ def _unroll(problem: Problem, solver: Solver[Any], start: Tensor, certify: bool)
     count = torch.full((len(problem),), solver.config.max_iterations, dtype=torch.int64, device=start.device)
     problem.differentiable = False
     return _finish(problem, state.code, count, certify)
+
+
+def _blocks(
+    problem: Problem, solver: Solver[Any], start: Tensor, callback: Callback | None
+) -> tuple[Tensor, Tensor, Certificate]:
+    """The loop over samples in blocks that stay in a processor's cache; a callback sees all samples at once."""
+    size = max(1, BLOCK // max(1, start[:1].numel() + problem.batch.x[:1].numel()))
+    if callback is not None or start.device.type != "cpu" or len(problem) <= size:
+        return _loop(problem, solver, start, callback)
+    problem.lipschitz()  # once, for all blocks
+    problem.curvature()
+    rows = torch.arange(len(problem)).split(size)
+    parts = [_loop(problem.select(part), solver, start[part], None) for part in rows]
+    codes, iterations, certificates = zip(*parts, strict=True)
+    value, relative = (torch.cat([getattr(c, name) for c in certificates]) for name in ("value", "relative"))
+    return torch.cat(codes), torch.cat(iterations), Certificate(certificates[0].kind, value, relative)
 
 
 def _loop(

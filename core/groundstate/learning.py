@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +36,13 @@ class LearningConfig(BaseModel):
     ascend_every: int = Field(1, ge=1, description="batches between two ascent steps")
     clip: float | None = Field(
         None, gt=0, description="largest norm of the descending gradient; none by default"
+    )
+    average: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay per step of a running average of the parameters, which is what is evaluated and kept; "
+        "e.g. 0.999; none by default",
     )
     monitor: str | None = Field(
         None, description="a validation metric, e.g. 'validation/energy'; the best epoch's weights are kept"
@@ -83,7 +91,9 @@ class Learner:
         self.model = model
         self.config = config
         self.steps = 0
+        self.moving = False  # from the first parameter that a step moves until its end
         self.phase = PhaseConfig(epochs=1)
+        self.average: dict[str, Tensor] = {}
         self._collect()
 
     def _collect(self) -> None:
@@ -123,6 +133,34 @@ class Learner:
                 not item.name.startswith(tuple(phase.freeze)) if phase.freeze else True
             )
 
+    def start_average(self) -> None:
+        """Begin the running average at the parameters as they are (at the start of a phase)."""
+        if self.config.average is not None:
+            self.average = {item.name: item.parameter.detach().clone() for item in self.learned}
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model with the running average as its parameters, for as long as it is evaluated or copied."""
+        last = {item.name: item.parameter.detach().clone() for item in self.learned} if self.average else {}
+        self.adopt_average()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for item in self.learned:
+                    if item.name in last:
+                        item.parameter.copy_(last[item.name])
+
+    @torch.no_grad()
+    def adopt_average(self) -> None:
+        """Make the running average, where there is one, the model's parameters."""
+        for item in self.learned:
+            if item.name in self.average:
+                item.parameter.copy_(self.average[item.name])
+                if item.spec.constraint is not None:
+                    # the average of points of a sphere lies inside it
+                    item.spec.constraint.project_(item.parameter)
+
     def rate(self, progress: float, epochs_done: float = math.inf) -> float:
         """The descending learning rate at this fraction of the phase, in [0, 1]."""
         rate = self.phase.rate or self.config.rate
@@ -145,7 +183,6 @@ class Learner:
         only, changed = self.phase.terms, self.phase.weights
         inferring = self.model.energy.weights("inference", only, changed)
         learning = self.model.energy.weights("learning", only, changed)
-        self.steps += 1
         energies: dict[str, Tensor] = {}
         solution: Solution | None = None
         for repeat in range(self.config.descend_steps):
@@ -156,6 +193,14 @@ class Learner:
             point = self.model.point(batch, solution, generator)
             energies = self._descend(point, learning, ascend=repeat == 0)
         assert solution is not None
+        if self.average and self.config.average is not None:
+            torch._foreach_lerp_(
+                [self.average[item.name] for item in self.learned],
+                [item.parameter.detach() for item in self.learned],
+                1 - self.config.average,
+            )
+        self.steps += 1
+        self.moving = False
         return StepResult(energies, solution)
 
     def _descend(self, point: Point, weights: Mapping[str, float], *, ascend: bool) -> dict[str, Tensor]:
@@ -169,8 +214,9 @@ class Learner:
             descending = [item.parameter for item in self.learned if item.spec.direction == "descend"]
             nn.utils.clip_grad_norm_(descending, self.config.clip)
         moved: list[Direction] = ["descend"]
-        if ascend and self.steps % self.config.ascend_every == 0:
+        if ascend and (self.steps + 1) % self.config.ascend_every == 0:
             moved.append("ascend")
+        self.moving = True
         for direction in moved:
             if direction in self.optimisers:
                 self.optimisers[direction].step()
@@ -198,10 +244,15 @@ class Learner:
         for item in self.learned:
             for key, value in self._state_of(item).items():
                 tensors[f"{item.name}/{key}"] = value
-        return tensors
+        return tensors | {f"average/{name}": value for name, value in self.average.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         self.steps = int(tensors["steps"])
+        self.average = {
+            item.name: tensors[f"average/{item.name}"].to(item.parameter.device)
+            for item in self.learned
+            if f"average/{item.name}" in tensors
+        }
         for item in self.learned:
             prefix = f"{item.name}/"
             found = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
@@ -222,9 +273,9 @@ class Learner:
         for item in self.learned:
             for key, value in self._state_of(item).items():
                 sliced = value.shape == item.parameter.shape and item.spec.unit_dims
-                kept[f"{item.name}/{key}"] = (
-                    select_units(value, item.spec.unit_dims, units) if sliced else value
-                )
+                kept[f"{item.name}/{key}"] = select_units(value, item.spec.unit_dims, units) if sliced else value
+            if item.name in self.average:
+                kept[f"average/{item.name}"] = select_units(self.average[item.name], item.spec.unit_dims, units)
         self.model.select(units)
         self._collect()
         self.load_state(kept)

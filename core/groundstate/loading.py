@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from groundstate.errors import PluginError, relative
+from groundstate.pinning import locked, require_pinned
 
 if TYPE_CHECKING:
     from groundstate.components import Plugin
@@ -51,7 +52,7 @@ def names_class(entry: Entry, cls: type) -> bool:
     return entry.source.kind != "local" and entry.path == f"{cls.__module__}:{cls.__qualname__}"
 
 
-def _local_file(entry: Entry, module_name: str) -> Path | None:
+def local_file(entry: Entry, module_name: str) -> Path | None:
     """The module's file beside a local registry.toml, where it exists."""
     if entry.source.kind != "local" or entry.source.file is None:
         return None
@@ -61,9 +62,13 @@ def _local_file(entry: Entry, module_name: str) -> Path | None:
 
 
 def _import(entry: Entry, module_name: str) -> ModuleType:
-    file = _local_file(entry, module_name)
+    file = local_file(entry, module_name)
     if file is not None:
-        return import_file(file)
+        assert entry.source.file is not None
+        content = file.read_bytes()
+        if locked():
+            require_pinned(entry.source.file, file, content)
+        return import_file(file, content)
     if entry.source.kind == "local" and importlib.util.find_spec(module_name.partition(".")[0]) is None:
         assert entry.source.file is not None
         missing = relative(entry.source.file.parent.joinpath(*module_name.split(".")))
@@ -71,12 +76,12 @@ def _import(entry: Entry, module_name: str) -> ModuleType:
     return importlib.import_module(module_name)
 
 
-def import_file(file: Path) -> ModuleType:
+def import_file(file: Path, content: bytes | None = None) -> ModuleType:
     """Import a file under a private name made from its path and content.
 
     The same file gives the same classes, an edited one new classes, and no name can hide an installed module.
     """
-    content = file.read_bytes()
+    content = file.read_bytes() if content is None else content
     digest = hashlib.sha256(str(file).encode() + b"\0" + content).hexdigest()[:12]
     name = f"_groundstate_local_{file.stem}_{digest}"
     if name in sys.modules:

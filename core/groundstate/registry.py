@@ -101,7 +101,10 @@ class Registry:
     """All plugins that can be named, those that cannot be used among them (each with the reason)."""
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[str, str], Entry] = {}
+        self._found: list[Entry] = []
+        self._settled: list[Entry] | None = None
+        self._disabled: dict[str, Source] = {}
+        self._preferred: dict[str, tuple[str, Source]] = {}
         self.problems: list[Problem] = []
         self.places: list[str] = []
         self.files: set[Path] = set()
@@ -150,24 +153,66 @@ class Registry:
 
     def add(self, entry: Entry) -> None:
         """Add an entry; a name that is taken makes the name unusable and says where both stand."""
-        kinds = TERM_KINDS if entry.kind in TERM_KINDS else (entry.kind,)
-        taken = [other for kind in kinds if (other := self._entries.get((kind, entry.name))) is not None]
-        if taken:
-            sources = " and ".join(f"{other} in {other.source}" for other in (*taken, entry))
-            reason = f"the name '{entry.name}' is taken twice: {sources}; rename one"
-            entry = replace(entry, broken=reason)
-            for other in taken:
-                self._entries[other.kind, other.name] = replace(other, broken=reason)
-        self._entries[entry.kind, entry.name] = entry
+        self._found.append(entry)
+        self._settled = None
+
+    def disable(self, what: str, source: Source) -> None:
+        """Let no config use a plugin, ``<kind>.<name>``, or any plugin of a distribution. source: who says so."""
+        self._disabled[what] = source
+        self._settled = None
+
+    def prefer(self, what: str, of: str, source: Source) -> None:
+        """Where ``<kind>.<name>`` is taken twice, take that of a distribution, or the ``built-in`` or ``local`` one."""
+        self._preferred[what] = (of, source)
+        self._settled = None
+
+    def _all(self) -> list[Entry]:
+        """Every entry, with the reason why it cannot be used, where it cannot."""
+        if self._settled is None:
+            self._settled = self._without_clashes([self._enabled(entry) for entry in self._found])
+        return self._settled
+
+    def _enabled(self, entry: Entry) -> Entry:
+        for what in (f"{entry.kind}.{entry.name}", entry.source.distribution):
+            if what in self._disabled:
+                return replace(entry, broken=f"it is disabled in {self._disabled[what]}")
+        return entry
+
+    def _without_clashes(self, entries: list[Entry]) -> list[Entry]:
+        named: dict[tuple[str, str], list[Entry]] = {}
+        for entry in entries:
+            if entry.broken is None:
+                space = TERM_KINDS[0] if entry.kind in TERM_KINDS else entry.kind
+                named.setdefault((space, entry.name), []).append(entry)
+        settled: dict[int, Entry] = {}
+        for rivals in named.values():
+            if len(rivals) > 1:
+                settled |= {id(entry): replace(entry, broken=why) for entry, why in self._losers(rivals)}
+        return [settled.get(id(entry), entry) for entry in entries]
+
+    def _losers(self, rivals: list[Entry]) -> Iterator[tuple[Entry, str]]:
+        """Those of one name that cannot be used, all of them unless one is preferred."""
+        chosen = [entry for entry in rivals if self._prefers(entry)]
+        if len(chosen) == 1:
+            _, source = self._preferred[f"{chosen[0].kind}.{chosen[0].name}"]
+            yield from (
+                (entry, f"{source} prefers that of {chosen[0].source}") for entry in rivals if entry is not chosen[0]
+            )
+            return
+        sources = " and ".join(f"{entry} in {entry.source}" for entry in rivals)
+        reason = f"the name '{rivals[0].name}' is taken twice: {sources}; rename one, or choose one with [prefer]"
+        yield from ((entry, reason) for entry in rivals)
+
+    def _prefers(self, entry: Entry) -> bool:
+        of, _ = self._preferred.get(f"{entry.kind}.{entry.name}", ("", None))
+        return of in (entry.source.distribution, entry.source.kind)
 
     # -- looking up ---------------------------------------------------------------------------------
 
     def entries(self, *kinds: str) -> Iterator[Entry]:
         """The plugins of these kinds (default: of all), broken ones too, by kind and name."""
         for kind in kinds or KINDS:
-            yield from sorted(
-                (entry for entry in self._entries.values() if entry.kind == kind), key=lambda entry: entry.name
-            )
+            yield from sorted((entry for entry in self._all() if entry.kind == kind), key=lambda entry: entry.name)
 
     def systems(self) -> list[Entry]:
         """The published systems, by name."""
@@ -177,16 +222,18 @@ class Registry:
         """The entry of this name in one kind, or in any of several. InputError where it is unknown or broken."""
         kinds = (kind,) if isinstance(kind, str) else tuple(kind)
         for candidate in kinds:
-            if (entry := self._entries.get((candidate, name))) is not None:
-                if entry.broken is not None:
-                    raise InputError(f"{entry} cannot be used: {entry.broken}")
-                return entry
+            found = [entry for entry in self._all() if (entry.kind, entry.name) == (candidate, name)]
+            usable = [entry for entry in found if entry.broken is None]
+            if usable:
+                return usable[0]
+            if found:
+                raise InputError(f"{found[0]} cannot be used: {found[0].broken}")
         raise InputError(self._unknown(kinds, name))
 
     def _unknown(self, kinds: tuple[str, ...], name: str) -> str:
         asked = kinds[0] if len(kinds) == 1 else "energy term" if set(kinds) == set(TERM_KINDS) else "plugin"
         known = [entry.name for entry in self.entries(*kinds)]
-        elsewhere = [other for other, taken in self._entries if taken == name]
+        elsewhere = [entry.kind for entry in self._all() if entry.name == name]
         hint = f"'{name}' is a {elsewhere[0]}" if elsewhere else nearest(name, known)
         looked = "; ".join(self.places) or "nowhere"
         failed = "".join(f"; not readable: {problem}" for problem in self.problems)
@@ -250,6 +297,7 @@ class Register:
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             self._problem(f"{relative(path)} cannot be read: {error}")
             return
+        self._rules(tables.pop("disable", []), tables.pop("prefer", {}))
         for kind, named in tables.items():
             if kind not in (*KINDS, SYSTEM):
                 self._problem(f"[{kind}] is not a kind of plugin; {nearest(kind, (*KINDS, SYSTEM))}")
@@ -258,6 +306,22 @@ class Register:
             else:
                 for name, table in named.items():
                     self._add(kind, name, table)
+
+    def _rules(self, disable: Any, prefer: Any) -> None:
+        """What the registry.toml beside a config says of the plugins found elsewhere."""
+        if (disable or prefer) and self.source.kind != "local":
+            self._problem("only a registry.toml of one's own may disable or prefer plugins")
+            return
+        if isinstance(disable, list) and all(isinstance(what, str) for what in disable):
+            for what in disable:
+                self._registry.disable(what, self.source)
+        else:
+            self._problem("disable must be a list of '<kind>.<name>' and distributions")
+        if isinstance(prefer, dict) and all(isinstance(of, str) for of in prefer.values()):
+            for what, of in prefer.items():
+                self._registry.prefer(what, of, self.source)
+        else:
+            self._problem('[prefer] must name a source for each plugin, "<kind>.<name>" = "<distribution>"')
 
     def _add(self, kind: str, name: str, table: Any) -> None:
         wrong = _table_fault(kind, table)

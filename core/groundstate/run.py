@@ -8,7 +8,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -23,8 +23,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from groundstate import provenance
+from groundstate.blame import blamed, explained
 from groundstate.components import Callback
-from groundstate.config import LoadedConfig, assemble, config_hash, dump_toml, load_config
+from groundstate.config import LoadedConfig, assemble, config_changes, config_hash, dump_toml, load_config
 from groundstate.data import Batch, Source
 from groundstate.errors import InputError, RunError, nearest
 from groundstate.evaluate import amortisation_gap, evaluate
@@ -43,7 +44,7 @@ CHECKPOINT, MODEL, REPORT = "checkpoint.safetensors", "model", "report.html"
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come: the next batch to train on. best: the monitored value so far."""
+    """How far a run has come: the next batch to train on. best: the monitored value so far. records: of metrics."""
 
     phase: int = 0
     epoch: int = 0
@@ -52,6 +53,7 @@ class Position:
     seconds: float = 0.0
     best: float | None = None
     best_step: int = 0
+    records: int = 0
     complete: bool = False
 
 
@@ -86,7 +88,8 @@ class Run:
         if not available.available:
             raise InputError(f"backend: {available.reason}")
         self.data = parts.data
-        self.splits = self.data.load(self.config.seed)
+        with blamed(self.config, "the data was loaded"):
+            self.splits = self.data.load(self.config.seed)
         self.reference = parts.reference
         self.model = Model(
             encoder=parts.encoder,
@@ -98,12 +101,13 @@ class Run:
         source = self.splits.train
         rows = torch.arange(min(self.config.learning.sample, len(source)))
         torch.manual_seed(self.config.seed)
-        self.model.build(
-            source.input_shape,
-            classes=self.splits.classes,
-            sample=source.read(rows).x if len(rows) else None,
-            seed=self.config.seed,
-        )
+        with blamed(self.config, "the model was built"):
+            self.model.build(
+                source.input_shape,
+                classes=self.splits.classes,
+                sample=source.read(rows).x if len(rows) else None,
+                seed=self.config.seed,
+            )
         self.model.tables = loaded.tables
         self.learner = Learner(self.model, self.config.learning)
         self._check_monitor()
@@ -146,14 +150,18 @@ class Run:
 
     # -- life ---------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Make the folder with the config and the record; nothing was written before."""
+    def start(self, parent: Mapping[str, Any] | None = None) -> None:
+        """Make the folder with the config and the record; nothing was written before.
+
+        parent: what the run is a part of, for its record.
+        """
         self.folder.mkdir(parents=True)
         write_text(self.folder / CONFIG, dump_toml(self.config))
         splits = self.splits.parts()
         self.record = {
             "id": self.id,
             "name": self.name,
+            "parent": dict(parent) if parent is not None else None,
             "status": "running",
             "created": _now(),
             "ended": None,
@@ -189,9 +197,12 @@ class Run:
         except BaseException as error:
             self._fail(error)
             if isinstance(error, Exception) and not isinstance(error, (RunError, InputError)):
-                raise RunError(f"{type(error).__name__}: {error}; {self._how_to_go_on()}") from error
+                raise RunError(f"{explained(error, self.config)}; {self._how_to_go_on()}") from error
             raise
-        self.hook.run_ended(run=self)
+        try:
+            self.hook.run_ended(run=self)
+        except Exception as error:
+            raise RunError(f"{explained(error, self.config)}; the run itself is finished and saved") from error
 
     def _fail(self, error: BaseException) -> None:
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
@@ -199,10 +210,27 @@ class Run:
         self.record |= {
             "status": "interrupted" if interrupted else "failed",
             "ended": _now(),
-            "error": str(error) or type(error).__name__,
+            "error": str(error) if isinstance(error, RunError | InputError) else explained(error, self.config),
         }
+        self._save_what_is_whole(error)
         self._write_record()
-        self.hook.run_failed(run=self, error=error)
+        for name, follower in self.plugins.list_name_plugin():
+            others = [other for key, other in self.plugins.list_name_plugin() if key != name]
+            try:
+                # One at a time: a follower that fails keeps the news from no other.
+                self.plugins.subset_hook_caller("run_failed", others)(run=self, error=error)
+            except Exception as second:
+                told = f"{type(follower).__name__} failed when it was told: {explained(second, self.config)}"
+                self.record["error"] = f"{self.record['error']}; {told}"
+                self._write_record()
+
+    def _save_what_is_whole(self, error: BaseException) -> None:
+        """Save the state that an unforeseen error leaves, where it is that of a step's end and its numbers are sound."""
+        foreseen = not isinstance(error, Exception) or isinstance(error, RunError)
+        if foreseen or self.learner.moving:
+            return
+        if all(bool(torch.isfinite(value).all()) for value in self.model.parameters()):
+            self._write_checkpoint()
 
     def _how_to_go_on(self) -> str:
         return f"state saved up to the last checkpoint in {self.folder}; go on with --resume {self.id}"
@@ -240,6 +268,7 @@ class Run:
             self.phase, phase = self.phases[index]
             self.learner.start_phase(phase)
             if (self.position.epoch, self.position.batch) == (0, 0):
+                self.learner.start_average()
                 self.hook.phase_started(run=self, phase=self.phase)
             for epoch in range(self.position.epoch, phase.epochs):
                 yield from self._epoch(index, epoch, phase)
@@ -302,9 +331,10 @@ class Run:
     def _end_epoch(self) -> str | None:
         source = self.splits.validation
         values: dict[str, float] = {}
-        if source is not None:
-            values = {f"validation/{name}": value for name, value in self._evaluate(source).items()}
-        self._keep_best(values)
+        with self.learner.averaged():
+            if source is not None:
+                values = {f"validation/{name}": value for name, value in self._evaluate(source).items()}
+            self._keep_best(values)
         self._add(self.step, "epoch", values)
         self.history.flush()
         self.hook.epoch_done(run=self, step=self.step, metrics=values)
@@ -339,6 +369,7 @@ class Run:
         return torch.Generator(device or self.model.device).manual_seed(seed % 2**63)
 
     def _finish(self) -> None:
+        self.learner.adopt_average()
         if self._best is not None:
             self.model.load_state_dict(self._best)
         values: dict[str, float] = {}
@@ -367,6 +398,30 @@ class Run:
 
             write_report(self)
 
+    def follow(self, followers: Sequence[object]) -> None:
+        """Further objects with hooks, beside the config's callbacks and tracker."""
+        for follower in followers:
+            self.plugins.register(follower)
+
+    def require_same_parameters(self) -> None:
+        """Refuse a changed config whose parameters the checkpoint cannot fill."""
+        before = {name: tuple(shape) for name, shape in self.record["parameters"].items()}
+        after = {name: tuple(value.shape) for name, value in self.model.named_parameters()}
+        other = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        if other:
+            raise InputError(
+                f"{self.id} cannot go on with the changed config: {', '.join(other)} would have another shape "
+                "than the checkpoint's; begin a new run"
+            )
+
+    def note_change(self) -> None:
+        """Keep the config that the run goes on with, and in the record from which step on which keys changed."""
+        changes = config_changes(load_config(self.folder / CONFIG).config, self.config)
+        changed = [*self.record.get("changed", ()), {"step": self.step, "keys": sorted(changes)}]
+        self.record |= {"config_hash": config_hash(self.config), "changed": changed}
+        write_text(self.folder / CONFIG, dump_toml(self.config))
+        self._write_record()
+
     def _write_record(self) -> None:
         write_json(self.folder / RECORD, self.record)
 
@@ -374,6 +429,11 @@ class Run:
 
     def save_checkpoint(self) -> Path:
         """Everything that a resume needs, in one file that is whole or the one before."""
+        path = self._write_checkpoint()
+        self.hook.checkpoint_saved(run=self, path=path)
+        return path
+
+    def _write_checkpoint(self) -> Path:
         path = self.folder / CHECKPOINT
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"optimiser/{name}": value for name, value in self.learner.state().items()}
@@ -382,9 +442,9 @@ class Run:
         if self._previous is not None:
             tensors["previous"] = self._previous
         self.history.flush()
+        self.position = replace(self.position, records=self.history.count)
         write_safetensors(path, tensors, {"position": json.dumps(asdict(self.position))})
         self._saved = time.monotonic()
-        self.hook.checkpoint_saved(run=self, path=path)
         return path
 
     def load_checkpoint(self) -> None:
@@ -398,7 +458,7 @@ class Run:
             self.learner.load_state(_under(tensors, "optimiser/"))
             self._best = _under(tensors, "best/") or None
             self._previous = tensors.get("previous")
-        self.history.truncate(self.position.step)
+        self.history.truncate(self.position.records)
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -414,16 +474,21 @@ def train(
     overrides: Mapping[str, Any] | list[str] | None = None,
     *,
     resume: Path | str | None = None,
+    allow_changes: bool = False,
+    parent: Mapping[str, Any] | None = None,
+    followers: Sequence[object] = (),
 ) -> Run:
     """Train what a config describes and give the finished run.
 
     config: a TOML file, a mapping, or what ``load_config`` gave. overrides: ``{"energy.sparsity.weight": 0.1}``
     or ``["energy.sparsity.weight=0.1"]``. resume: the folder or id of a run of this config to go on with.
+    allow_changes: go on although the config has changed since. parent: what the run is a part of (id, folder,
+    …), kept in its record. followers: further objects with hooks, called as the config's callbacks are.
     Raises InputError before anything is written, RunError or Interrupted with the state saved.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config, overrides)
     if resume is not None:
-        return resume_run(find_run(resume, loaded))
+        return resume_run(find_run(resume, loaded), loaded, allow_changes=allow_changes, followers=followers)
     from groundstate.check import check
 
     output = loaded.config.output.folder
@@ -431,27 +496,66 @@ def train(
     check(loaded)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     run = Run(loaded, output / f"{loaded.config.name}-{stamp}-{secrets.token_hex(2)}")
-    run.start()
+    run.follow(followers)
+    run.start(parent)
     run.execute()
     return run
 
 
-def resume_run(folder: Path) -> Run:
-    """Go on with the run in this folder from its last checkpoint, to the same parameters as uninterrupted."""
-    run = open_run(folder)
+def resume_run(
+    folder: Path,
+    loaded: LoadedConfig | None = None,
+    *,
+    allow_changes: bool = False,
+    followers: Sequence[object] = (),
+) -> Run:
+    """Go on with the run in this folder from its last checkpoint, to the same parameters as uninterrupted.
+
+    loaded: the config as it is now. Where it would give other numbers, that is an InputError which names the
+    keys; with ``allow_changes`` the run goes on with it.
+    """
+    changed = changed_config(folder, loaded, allow_changes) if loaded is not None else None
+    run = open_run(folder, changed)
     if run.record["status"] == "finished":
         raise InputError(f"{folder.name} is finished; there is nothing to resume")
+    if changed is not None:
+        run.require_same_parameters()
     run.load_checkpoint()
+    if changed is not None:
+        run.note_change()
+    run.follow(followers)
     run.execute(resumed=True)
     return run
 
 
-def open_run(folder: Path) -> Run:
-    """The run in this folder as its config describes it: data read, model built, nothing trained or written."""
+def changed_config(folder: Path, loaded: LoadedConfig, allow: bool) -> LoadedConfig | None:
+    """The config to go on with where it is not the stored one; None where no number would change."""
+    stored = load_config(folder / CONFIG).config
+    if config_hash(stored) == config_hash(loaded.config):
+        return None
+    changes = config_changes(stored, loaded.config)
+    if not allow:
+        said = ", ".join(f"{key} was {_said(old)} and is {_said(new)}" for key, (old, new) in changes.items())
+        raise InputError(
+            f"{folder.name} was begun with another config: {said}; go on without the changes, "
+            "with --allow-changes, or begin a new run"
+        )
+    return loaded
+
+
+def _said(value: Any) -> str:
+    return "not set" if value is None else repr(value)
+
+
+def open_run(folder: Path, loaded: LoadedConfig | None = None) -> Run:
+    """The run in this folder as its config describes it: data read, model built, nothing trained or written.
+
+    loaded: instead of the stored config.
+    """
     record = folder / RECORD
     if not record.is_file():
         raise InputError(f"{folder} holds no run ({RECORD} is missing)")
-    run = Run(load_config(folder / CONFIG), folder)
+    run = Run(loaded if loaded is not None else load_config(folder / CONFIG), folder)
     run.record = json.loads(record.read_text(encoding="utf-8"))
     run.metrics = dict(run.record["metrics"])
     fingerprint = run.record["data"]["fingerprint"]

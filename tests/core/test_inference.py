@@ -351,6 +351,23 @@ def test_samples_leave_the_batch_and_the_callback_follows_those_that_stay() -> N
     assert [i + 1 for i, checked in enumerate(seen) if checked] == list(range(5, len(sizes) + 1, 5))
 
 
+def test_large_batches_are_solved_in_blocks_to_the_same_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = model_of(sparse(), units=30), inputs_of(40)
+    solver = Fista(tolerance=1e-9, max_iterations=5000)
+    whole = solve(problem_of(model, x), solver, torch.zeros(40, 30).double())
+    monkeypatch.setattr("groundstate.inference.BLOCK", 7 * 42)
+    sizes: list[int] = []
+    select = Problem.select
+    monkeypatch.setattr(Problem, "select", lambda self, rows: (sizes.append(len(rows)), select(self, rows))[1])
+    blocks = solve(problem_of(model, x), solver, torch.zeros(40, 30).double())
+    assert sizes.count(7) >= 5
+    assert max(sizes) == 7
+    torch.testing.assert_close(blocks.code, whole.code, rtol=1e-9, atol=1e-12)
+    assert torch.equal(blocks.iterations, whole.iterations)
+    assert blocks.certificate is not None
+    assert blocks.certificate.relative.shape == (40,)
+
+
 def test_the_iterations_end_where_the_config_says() -> None:
     solution = solve(
         problem_of(model_of(sparse()), inputs_of(3)), Ista(tolerance=0, max_iterations=7), torch.zeros(3, 8).double()

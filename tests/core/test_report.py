@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 
-from groundstate.components import Context, Decoder, Solver, State
+from groundstate.components import Context, Decoder, Encoder, Regulariser, Solver, State
 from groundstate.data import Splits, TensorSource
 from groundstate.errors import InputError
 from groundstate.formula import written
@@ -28,12 +28,14 @@ from groundstate.history import Record
 from groundstate.hooks import Section, hookimpl
 from groundstate.inference import Problem
 from groundstate.model import Model
-from groundstate.report import codes, filters, write_report
+from groundstate.parameters import NormBound
+from groundstate.report import codes, filters, observe, write_report
 from groundstate.report.material import Material
 from groundstate.report.pictures import as_pictures, sheet, signed_tiles
 from groundstate.report.timeline import Timeline
-from groundstate.report.words import number, seconds
+from groundstate.report.words import number, percent, seconds
 from groundstate.run import Run, train
+from groundstate.structure import Inhibition
 
 CONFIG: dict[str, object] = {
     "name": "small",
@@ -155,8 +157,8 @@ def test_summary_has_the_figures_of_the_record(run: Run, text: str) -> None:
     words = plain(text)
     error = run.record["metrics"]["test/classification/error"]
     baseline = run.record["metrics"]["baseline/logistic-regression/error"]
-    assert f"test error {number(100 * error, 3)} %" in words
-    assert f"logistic regression, test error {number(100 * baseline, 3)} %" in words
+    assert f"test error {percent(error)}" in words
+    assert f"logistic regression, test error {percent(baseline)}" in words
     assert f"energy {number(run.metrics['validation/energy'])} {number(run.metrics['test/energy'])}" in words
     assert "E = ½‖x − D z‖² + 0.01·‖z‖₁ + 0.3·(−log softmax(C z) y ), z ≥ 0".replace(" ", "") in words.replace(
         "\u00a0", ""
@@ -180,7 +182,7 @@ def test_a_run_without_its_model_is_reported_from_its_checkpoint(run: Run, tmp_p
     (copy / "run.json").write_text(json.dumps(record))
     words = plain(write_report(copy).read_text(encoding="utf-8"))
     assert "stopped by SIGTERM after step 33. The figures are those of its last epoch." in words
-    assert f"energy {number(run.metrics['validation/energy'])} –" in words
+    assert f"energy {number(run.metrics['validation/energy'])} energy: reconstruction" in words  # no column for test
 
     (copy / "checkpoint.safetensors").unlink()
     with pytest.raises(InputError, match="neither a trained model nor a checkpoint"):
@@ -253,8 +255,16 @@ def test_usage_counts_active_units(run: Run) -> None:
     torch.testing.assert_close(material.observed.frequency, used.mean(0))
     dead = int((used.sum(0) == 0).sum())
     words = plain(codes.usage(material))
-    assert f"On average {number(100 * float(used.mean()), 3)} % of a code’s 30 entries" in words
+    assert f"On average {percent(float(used.mean()))} of a code’s 30 entries" in words
     assert (f"{dead} unit" in words) if dead else "each of the 30 units is active" in words
+
+
+def test_a_slow_solver_is_looked_at_on_fewer_samples(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "SECONDS", -1.0)
+    material = Material(run)
+    assert material.observed.samples == 100
+    assert "of the first 100 test samples for another class" in plain(codes.confusion(material))
+    assert "Codes of 100 test samples." in plain(codes.usage(material))
 
 
 def test_filters_are_the_decoders_columns_most_used_first(run: Run) -> None:
@@ -309,7 +319,7 @@ def test_certificates_of_an_encoder_name_its_gap_to_the_reference(run: Run) -> N
     html = str(codes.certificates(Material(run)))
     assert ">tolerance</text>" not in html
     mean = run.metrics["test/amortisation_gap/mean"]
-    assert f"reference solver (fista) that goes on from them, relative to the latter’s: {number(100 * mean, 3)} %" in (
+    assert f"reference solver (fista) that goes on from them, relative to the latter’s: {percent(mean)}" in (
         plain(html)
     )
 
@@ -360,13 +370,69 @@ def test_codes_with_positions_and_inputs_that_are_no_pictures(
     material = material_of(model, torch.randn(20, 3, 4), picture_shape, tmp_path)
     assert material.observed.frequency.tolist() == [1.0, 0.0]
     words = plain(codes.usage(material))
-    assert "On average 50 % of a code’s 24 entries" in words
+    assert "On average 50.0 % of a code’s 24 entries" in words
     assert "1 unit of 2 is never active. A unit has 12 positions" in words
     assert filters.filters(material) is None
     assert filters.inhibition(material) is None
     restored = str(codes.reconstructions(material))
     assert restored.count("<img" if picture_shape else "<svg") == (12 if picture_shape else 4)
     assert "0 %" in restored
+
+
+class Rivals(Regulariser):
+    """Inhibition between the two units of each pair, learned or given."""
+
+    class Config(Regulariser.Config):
+        learned: bool = True
+
+    def build(self, context: Context) -> None:
+        matrix = torch.zeros(context.units, context.units)
+        pairs = torch.arange(0, context.units, 2)
+        matrix[pairs, pairs + 1] = matrix[pairs + 1, pairs] = 0.5 + pairs / 10
+        bound = NormBound((0, 1), 100.0)
+        if self.config.learned:
+            self.declare("rivalry", matrix, direction="ascend", constraint=bound)
+        else:
+            self.register_buffer("rivalry", matrix)
+
+    def energy(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.einsum("bi,ij,bj->b", z.abs(), self.rivalry, z.abs())
+
+    def structure(self) -> Inhibition:
+        return Inhibition(matrix=self.rivalry, sparsity=0.0)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_inhibition_shows_its_matrix_and_strongest_pairs(learned: bool, tmp_path: Path) -> None:
+    from groundstate_plugins.decoders.linear import LinearDecoder
+    from groundstate_plugins.solvers.amortised import Amortised
+
+    class Ones(Encoder):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.new_ones(len(x), 6)
+
+    model = Model(
+        terms={"rivals": Rivals(learned=learned)},
+        solver=Amortised(),
+        encoder=Ones(),
+        decoder=LinearDecoder(units=6),
+    ).build((4,))
+    material = material_of(model, torch.randn(20, 4), (2, 2), tmp_path)
+    html = str(filters.inhibition(material))
+    words = plain(html)
+    assert "up to the largest, 0.9; 20.0 % of all pairs are above 0, and the largest sum of a row is 0.9." in words
+    assert ("learned by ascent" in words) == learned
+    assert html.count("<img") == 2
+    assert "filters of the 3 pairs of units" in html
+    # the order in which the matrix stands says itself where the pairs are
+    shown = filters.dictionary(material)
+    assert shown is not None
+    assert ("most used" in shown.reason) == learned
+    alpha = Image.open(io.BytesIO(base64.b64decode(re.findall(r"base64,([^\"]+)", html)[0]))).convert("RGBA")
+    strength = np.asarray(alpha)[:, :, 3][:: alpha.height // 6, :: alpha.width // 6][:6, :6]
+    order = [4, 5, 2, 3, 0, 1] if learned else range(6)
+    expected = model.energy.terms["rivals"].rivalry.detach().numpy()[np.ix_(order, order)]
+    assert np.abs(strength - 255 * np.sqrt(expected / 0.9)).max() <= 1
 
 
 def test_learned_inhibition_is_sorted_into_blocks() -> None:
@@ -412,6 +478,8 @@ def test_validation_energy_counts_the_terms_that_act() -> None:
 def test_numbers_as_a_person_reads_them() -> None:
     said = [number(value) for value in (0, 1, -0.5, 12345.67, 0.012344, 1.5e-7, -2e9, 1e-9, float("inf"))]
     assert said == ["0", "1", "−0.5", "12,346", "0.01234", "1.5·10⁻⁷", "−2·10⁹", "10⁻⁹", "∞"]
+    shares = [percent(share) for share in (0, 1, 0.9721, 0.01389, 0.09999, 0.00004, 1.243)]
+    assert shares == ["0 %", "100 %", "97.2 %", "1.39 %", "10.0 %", "0.004 %", "124.3 %"]
     assert [seconds(value) for value in (4.25, 185, 7380)] == ["4.2 s", "3 min 5 s", "2 h 3 min"]
 
 

@@ -38,6 +38,8 @@ SMALL: dict[str, object] = {
         "batch_size": 100,
         "log_every": 1,
         "monitor": "validation/classification/error",
+        "clip": 1.0,
+        "average": 0.9,
     },
     "phases": {
         "unsupervised": {"epochs": 1, "terms": ["reconstruction", "sparsity"]},
@@ -65,6 +67,10 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
 
 def steps_of(run: Run) -> list[int]:
     return [record.step for record in read_history(run.folder / "metrics.jsonl") if record.kind == "step"]
+
+
+def epochs_of(run: Run) -> list[int]:
+    return [record.step for record in read_history(run.folder / "metrics.jsonl") if record.kind == "epoch"]
 
 
 class StopAt:
@@ -140,6 +146,7 @@ def test_a_run_killed_outright_resumes_to_the_same_bits(tmp_path: Path) -> None:
         run = train(config(tmp_path / "cut", learning=learning))
     assert_same(weights(whole), weights(run))
     assert steps_of(run) == steps_of(whole)
+    assert epochs_of(run) == epochs_of(whole)
 
 
 def test_the_stored_config_reproduces_the_run(tmp_path: Path) -> None:
@@ -150,7 +157,8 @@ def test_the_stored_config_reproduces_the_run(tmp_path: Path) -> None:
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
-    run = train(config(tmp_path, output={"folder": str(tmp_path)}))
+    learning = {"rate": 4e-3, "batch_size": 100}
+    run = train(config(tmp_path, output={"folder": str(tmp_path)}, learning=learning))
     record = json.loads((run.folder / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["data"]["fingerprint"] == run.splits.fingerprint

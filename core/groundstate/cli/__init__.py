@@ -43,7 +43,8 @@ def _tell(text: str) -> None:
 def _with_resume(words: list[str]) -> list[str]:
     """``--resume`` alone means the last run: an option's value may not be left out otherwise."""
     filled = []
-    for word, following in zip(words, [*words[1:], "-"], strict=True):
+    for number, word in enumerate(words, 1):
+        following = words[number] if number < len(words) else "-"
         alone = following.startswith("-") or "=" in following or following.endswith(".toml")
         filled.append("--resume=last" if word == "--resume" and alone else word)
     return filled

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from groundstate.cli import INTERRUPTED, plugins
+from groundstate.cli import INTERRUPTED, authoring, runs, sweep
 from groundstate.cli.output import console, print_json
 from groundstate.errors import InputError, relative
 
@@ -34,12 +34,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(plugins.app, name="plugins")
+app.add_typer(authoring.app, name="plugins")
+app.add_typer(runs.app, name="runs")
+app.command("sweep")(sweep.sweep)
+app.command("reproduce")(runs.reproduce)
+app.command("sync")(runs.sync)
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config file (TOML).", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes, e.g. energy.sparsity.weight=0.1", show_default=False),
+]
+
+
+def _lock(wanted: bool) -> None:
+    from groundstate.pinning import lock
+
+    lock(wanted)
+
+
+Locked = Annotated[
+    bool, typer.Option("--locked", callback=_lock, help="Refuse local plugins that are not pinned, or have changed.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 ModelName = Annotated[
@@ -58,6 +73,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    locked: Locked = False,
 ) -> None:
     pass
 
@@ -70,17 +86,22 @@ def train(
         str | None,
         typer.Option(metavar="[RUN]", help="Go on with a run of this config (its id or folder); alone: the last one."),
     ] = None,
+    allow_changes: Annotated[
+        bool, typer.Option("--allow-changes", help="Go on with a run although its config has changed since.")
+    ] = False,
     as_json: Json = False,
     tracking: Annotated[bool, typer.Option("--tracking/--no-tracking", help="Whether a tracker records it.")] = True,
+    locked: Locked = False,
 ) -> None:
     """Train what a config describes."""
     from groundstate.run import train as train_run
 
     words = [*(overrides or ()), *(() if tracking else ("tracking=false",))]
-    run = train_run(_load(config, words), resume=resume)
+    run = train_run(_load(config, words), resume=resume, allow_changes=allow_changes)
     if as_json:
-        report = str(run.folder / "report.html")
-        print_json({"id": run.id, "folder": str(run.folder), "report": report, "metrics": run.metrics})
+        page = run.folder / "report.html"
+        report = page if page.is_file() else None
+        print_json({"id": run.id, "folder": run.folder, "report": report, "metrics": run.metrics})
     else:
         for name, value in run.metrics.items():
             if name.startswith("test/"):
@@ -88,7 +109,7 @@ def train(
 
 
 @app.command()
-def check(config: Config, overrides: Overrides = None, as_json: Json = False) -> None:
+def check(config: Config, overrides: Overrides = None, as_json: Json = False, locked: Locked = False) -> None:
     """Show what a config says, or what is wrong with it.
 
     The energy as a formula, parameters, memory and phases. Reads no data, writes nothing.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ def console() -> Console:
     """Standard output; names and paths with brackets in them are never markup."""
     from rich.console import Console
 
-    return Console(markup=False, highlight=False, soft_wrap=False)
+    return Console(markup=False, highlight=False)
 
 
 def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
@@ -29,12 +31,15 @@ def table(*columns: str, numbers: tuple[str, ...] = ()) -> Table:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    """Any plain value as JSON that every reader takes: infinity and NaN, which JSON has not, as null."""
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "_asdict"):
-        return value._asdict()
-    return list(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inside) for inside in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -13,7 +13,7 @@ from groundstate.config.models import (
 from groundstate.config.saved import load_model_tables, model_tables
 from groundstate.config.schema import json_schema, registry_schema
 from groundstate.config.tables import PluginTable
-from groundstate.config.write import config_hash, dump_toml
+from groundstate.config.write import config_changes, config_hash, dump_toml
 from groundstate.learning import LearningConfig, PhaseConfig
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Provenance",
     "RunConfig",
     "assemble",
+    "config_changes",
     "config_hash",
     "dump_toml",
     "json_schema",

@@ -74,6 +74,8 @@ def _sentence(value: Any, message: str, about: str) -> str:
     shown = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else repr(value)
     shown = shown if len(shown) <= 60 else f"{shown[:57]}…"
     what = message[0].lower() + message[1:] if message[:2] != message[:2].upper() else message
+    if isinstance(value, Mapping):
+        return what  # of a whole table: what a plugin says of its options together
     return f"is {shown}; {what}" + (f" ({about})" if about else "")
 
 

@@ -224,6 +224,11 @@ def _value(text: str) -> Any:
     return parsed["value"] if parsed.keys() == {"value"} else text
 
 
+def key_path(key: str) -> tuple[str, ...]:
+    """The parts of a dotted key. InputError where it is none."""
+    return tuple(_keys(key, ""))
+
+
 def _keys(key: str, name: str) -> list[str]:
     """A dotted key's parts, read as TOML reads them."""
     table: Any = None

@@ -89,6 +89,14 @@ def load_config(source: Path | str | Mapping[str, Any], overrides: Overrides | N
 
     overrides: ``key.path=value`` words, or a mapping from key paths to values. InputError holds every fault.
     """
+    layers, registry, file = read_layers(source, overrides)
+    return load_layers(layers, registry, file)
+
+
+def read_layers(
+    source: Path | str | Mapping[str, Any], overrides: Overrides | None = None
+) -> tuple[list[Layer], Registry, Path | None]:
+    """The layers of a config, overrides on top, not merged yet; with the plugins that they may name."""
     if isinstance(source, Mapping):
         file = None
         registry = Registry.discover(Path.cwd())
@@ -99,6 +107,11 @@ def load_config(source: Path | str | Mapping[str, Any], overrides: Overrides | N
         registry = Registry.discover()
         layers = read_files(file, registry)
     layers.append(read_overrides(overrides or ()))
+    return layers, registry, file
+
+
+def load_layers(layers: list[Layer], registry: Registry, file: Path | None = None) -> LoadedConfig:
+    """Layers merged and validated. file: gives the run its name where no layer does."""
     faults = list(add_plugins(layers, registry))
     merged = merge(layers, registry)
     if file is not None and "name" not in merged.values:

@@ -135,7 +135,20 @@ def registry_schema() -> Schema:
         "title": "groundstate registry",
         "description": "Plugins by kind and name, and published systems.",
         "type": "object",
-        "properties": {kind: {"type": "object", "additionalProperties": _entry(kind)} for kind in (*KINDS, SYSTEM)},
+        "properties": {
+            "disable": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "plugins, '<kind>.<name>', or whole distributions that no config here may use",
+            },
+            "prefer": {
+                "type": "object",
+                "additionalProperties": {"type": "string"},
+                "description": "for a name, '<kind>.<name>', that several sources give: whose counts, a "
+                "distribution's, the 'built-in' or the 'local' one",
+            },
+            **{kind: {"type": "object", "additionalProperties": _entry(kind)} for kind in (*KINDS, SYSTEM)},
+        },
         "additionalProperties": False,
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, time
 from enum import Enum
 from pathlib import Path
@@ -15,6 +15,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from groundstate.config.fields import forms
+from groundstate.config.layers import dotted
+from groundstate.config.locate import KeyPath
 from groundstate.config.models import RunConfig
 from groundstate.errors import InputError
 
@@ -34,6 +36,24 @@ def config_hash(config: RunConfig) -> str:
     """SHA-256 of what determines a run's numbers: all but name, output, tracking and callbacks."""
     tables = {key: value for key, value in to_toml(config).items() if key not in WITHOUT_EFFECT}
     return hashlib.sha256(tomli_w.dumps(tables).encode()).hexdigest()
+
+
+def config_changes(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Keys that determine a run's numbers and differ, each with both values; None where a config has it not."""
+    one, two = (dict(_flat(to_toml(config), ())) for config in (old, new))
+    return {
+        key: (one.get(key), two.get(key))
+        for key in dict.fromkeys((*one, *two))
+        if one.get(key) != two.get(key) and key.partition(".")[0] not in WITHOUT_EFFECT
+    }
+
+
+def _flat(table: Mapping[str, Any], path: KeyPath) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, (*path, key))
+        else:
+            yield dotted((*path, key)), value
 
 
 def to_toml(config: BaseModel) -> dict[str, Any]:

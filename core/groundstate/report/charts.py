@@ -91,7 +91,7 @@ def logarithmic(axes: Axes, name: Literal["x", "y"], low: float, high: float) ->
     steps = (1.0, 2.0, 5.0) if decades < 1.5 else (1.0, 3.0) if decades < 2.5 else (1.0,)
     axis.set_major_locator(LogLocator(subs=steps, numticks=6 if decades >= 2.5 else 12))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value, plain=9e-3)))
 
 
 def svg(figure: Figure, key: str, alt: str) -> Markup:

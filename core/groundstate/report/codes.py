@@ -156,6 +156,7 @@ def confusion(material: Material) -> Markup | None:
         worst=sorted(rows, key=lambda row: -float(errors[row[0]]))[:10],
         pairs=pairs,
         **_counts(labels),
+        whole=len(labels.truth) == material.run.record["data"]["samples"][material.observed.split],
         split=material.observed.split,
     )
 

@@ -156,7 +156,7 @@ def _matrix(material: Material, name: str, matrix: Tensor, learned: bool) -> Mar
         ordered = torch.nn.functional.max_pool2d(ordered[None, None], step, ceil_mode=True)[0, 0]
     largest = float(matrix.max())
     share = float((matrix > 0).double().sum()) / max(1, len(matrix) * (len(matrix) - 1))
-    pixels = np.rint(255 * (ordered / max(largest, 1e-30)).clamp(0, 1).numpy()).astype(np.uint8)
+    pixels = np.rint(255 * (ordered / max(largest, 1e-30)).clamp(0, 1).sqrt().numpy()).astype(np.uint8)
     alt = (
         f"Matrix of inhibition between {count(len(matrix), 'unit')}: {percent(share)} of the pairs inhibit each "
         f"other, the strongest by {number(largest, 3)}."
@@ -175,16 +175,19 @@ def _matrix(material: Material, name: str, matrix: Tensor, learned: bool) -> Mar
 
 
 def _seriation(matrix: Tensor) -> Tensor:
-    """An order of units in which each next one is inhibited most by one that came before (Prim's)."""
-    nearness = matrix.sum(1)
-    nearness = nearness / nearness.max().clamp_min(1e-30) - 1  # the first: the largest sum; below every link
-    left = torch.ones(len(matrix), dtype=torch.bool)
-    order = []
+    """An order of units in which each next one is inhibited most by one that came before (Prim's).
+
+    Where several could be next, the one with the largest sum of its row.
+    """
+    strength = matrix.sum(1)
+    ties = 1e-6 * matrix.max() * strength / strength.max().clamp_min(1e-30)
+    nearness = torch.zeros_like(strength)
+    order: list[int] = []
     for _ in range(len(matrix)):
-        unit = int(torch.where(left, nearness, -torch.inf).argmax())
-        order.append(unit)
-        left[unit] = False
-        nearness = torch.maximum(nearness, matrix[unit])
+        score = nearness + ties
+        score[order] = -torch.inf
+        order.append(int(score.argmax()))
+        nearness = torch.maximum(nearness, matrix[order[-1]])
     return torch.tensor(order)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +20,11 @@ CLOSELY = 2000
 """Samples whose codes and certificates are looked at."""
 SHOWN = 12
 """Samples that are shown one by one."""
-BATCH = 500
-FOLLOWED, FOLLOWED_POINTS = 64, 60
+SECONDS = 2.0
+"""After so long no further batch is begun: a slow solver's codes are looked at on fewer samples, which is said."""
+BATCHES = (100, 400, 500)
+"""Samples of the first batch, of the second, and of each later one."""
+FOLLOWED, FOLLOWED_POINTS = 32, 60
 """Samples whose inference is followed, and at how many iterations at most."""
 
 
@@ -38,7 +44,7 @@ class Observed:
     frequency: (units,), the share of samples in which a unit is active (for a code with positions, of samples
     and positions). active: (samples,), active entries of each code. entries: how many a code has.
     iterations: (samples,). shown: the first few samples, ``decoded`` what the decoder makes of their codes.
-    labels: over all samples of the split, where a task predicts.
+    labels: over all samples of the split (over fewer where that takes long), where a task predicts.
     """
 
     split: str
@@ -67,11 +73,9 @@ def observe(model: Model, splits: Splits, seed: int) -> Observed:
     guesses: list[Tensor] = []
     first: Batch | None = None
     with torch.no_grad():
-        for number, batch in enumerate(source.batches(BATCH)):
-            closely = number * BATCH < CLOSELY
-            if not closely and task is None:
-                break
-            batch = batch.to(model.device, model.dtype)
+        for rows in _in_time(len(source) if task is not None else min(len(source), CLOSELY)):
+            closely = int(rows[0]) < CLOSELY
+            batch = source.read(rows).to(model.device, model.dtype)
             solution = model.infer_batch(batch, generator=generator, certify=closely)
             if first is None:
                 first = batch
@@ -88,8 +92,9 @@ def observe(model: Model, splits: Splits, seed: int) -> Observed:
     certificates = [solution.certificate for solution in solutions if solution.certificate is not None]
     labels = None
     if task is not None:
-        truth = source.read(torch.arange(len(source))).fields["y"].cpu()
-        labels = Labels(task[0], truth, torch.cat(guesses).cpu())
+        predicted = torch.cat(guesses).cpu()
+        truth = source.read(torch.arange(len(predicted))).fields["y"].cpu()
+        labels = Labels(task[0], truth, predicted)
     return Observed(
         split=split,
         samples=len(code),
@@ -102,6 +107,17 @@ def observe(model: Model, splits: Splits, seed: int) -> Observed:
         decoded=decoded,
         labels=labels,
     )
+
+
+def _in_time(samples: int) -> Iterator[Tensor]:
+    """Row numbers up to ``samples``, batch by batch, while there is time."""
+    began, first = time.monotonic(), 0
+    for number in itertools.count():
+        if first >= samples or (first and time.monotonic() - began > SECONDS):
+            return
+        size = BATCHES[min(number, len(BATCHES) - 1)]
+        yield torch.arange(first, min(first + size, samples))
+        first += size
 
 
 def _predicting(model: Model) -> tuple[str, Task] | None:

@@ -34,9 +34,8 @@ def summary(material: Material) -> Markup:
     metrics = material.metrics
     model = material.model
     names = dict.fromkeys(name.split("/", 1)[1] for name in metrics if name.startswith(_SPLITS))
-    table = [
-        (_label(name), [_cell(name, metrics.get(f"{split}/{name}"), model) for split in _SPLITS]) for name in names
-    ]
+    splits = [split for split in _SPLITS if f"{split}/energy" in metrics]
+    table = [(_label(name), [_cell(name, metrics.get(f"{split}/{name}"), model) for split in splits]) for name in names]
     others = [
         (_label(name), [_cell(name, value, model)]) for name, value in metrics.items() if not name.startswith(_SPLITS)
     ]
@@ -59,6 +58,7 @@ def summary(material: Material) -> Markup:
             for name, phase in material.run.phases
         ],
         table=table,
+        splits=splits,
         others=others,
         samples=material.run.record["data"]["samples"],
         error=material.run.record["error"],

@@ -7,13 +7,13 @@ import math
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def number(value: float, digits: int = 4) -> str:
-    """With this many significant digits: 12,345 · 0.0123 · 1.23·10⁻⁵."""
+def number(value: float, digits: int = 4, plain: float = 1e-4) -> str:
+    """With this many significant digits: 12,345 · 0.0123 · 1.23·10⁻⁵; below ``plain`` with a power of ten."""
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "∞" if value > 0 else "−∞"
     if value == 0:
         return "0"
-    if 1e-4 <= abs(value) < 1e6:
+    if plain <= abs(value) < 1e6:
         places = max(0, digits - 1 - math.floor(math.log10(abs(value))))
         text = f"{value:,.{places}f}"
         return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
@@ -24,8 +24,13 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] in percent."""
-    return f"{number(100 * share, 3)} %"
+    """A share in percent: 97.2 %, 1.39 %, 0.004 %."""
+    value = 100 * share
+    if value in (0, 100) or not math.isfinite(value):
+        return f"{number(value)} %"
+    if abs(value) < 0.01:
+        return f"{number(value, 2)} %"
+    return f"{value:,.{2 if abs(value) < 9.995 else 1}f} %".replace("-", "−")
 
 
 def seconds(value: float) -> str:

@@ -7,12 +7,14 @@
         conformance()
 """
 
+from groundstate.testing.api import PUBLIC_MODULES, private_imports
 from groundstate.testing.examine import Examination, examine
 from groundstate.testing.find import Target, find
 from groundstate.testing.results import CHECKS, Broken, Check, NotApplicable, Result, check, checks_of
 
 __all__ = [
     "CHECKS",
+    "PUBLIC_MODULES",
     "Broken",
     "Check",
     "Examination",
@@ -23,4 +25,5 @@ __all__ = [
     "checks_of",
     "examine",
     "find",
+    "private_imports",
 ]

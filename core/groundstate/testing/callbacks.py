@@ -118,7 +118,9 @@ class CallbackCase:
         return {entry.name: False for entry in Registry.discover().defaults("callback")}
 
 
-@check("callback", "tracker", says="it follows a run from start to end, also one that is resumed, and changes no figure")
+@check(
+    "callback", "tracker", says="it follows a run from start to end, also one that is resumed, and changes no figure"
+)
 def follows_a_run(case: CallbackCase) -> None:
     with case.run() as run:
         run.start()

@@ -27,7 +27,9 @@ class Inputs:
     values: dict[str, Any]
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Inputs:
-        return Inputs({key: change(value) if isinstance(value, Tensor) else value for key, value in self.values.items()})
+        return Inputs(
+            {key: change(value) if isinstance(value, Tensor) else value for key, value in self.values.items()}
+        )
 
     def rows(self, rows: Tensor) -> Inputs:
         return self.mapped(lambda value: value[rows])
@@ -189,7 +191,9 @@ def _on_device(case: ComponentCase, device: str) -> bool:
     except (RuntimeError, NotImplementedError, TypeError) as error:
         if any(word in str(error) for word in DEVICE_WORDS):
             raise Broken(
-                f"it mixes devices: {str(error).splitlines()[0]}", shown=f"inputs and parameters on {device}", advice=advice
+                f"it mixes devices: {str(error).splitlines()[0]}",
+                shown=f"inputs and parameters on {device}",
+                advice=advice,
             ) from error
         if device == "meta":
             return False  # it asks for a value, which the meta device does not have

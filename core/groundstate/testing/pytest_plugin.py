@@ -5,8 +5,9 @@
         conformance()
 
 runs once for every check of the plugin's kind. The marker takes a name (of an installed plugin, or one that the
-nearest registry.toml above the test file names), a class or a file; and kind, fields (constructor fields) and
-batch (makes further fields of a batch). Nothing of groundstate is imported where no test asks for it.
+nearest registry.toml above the test file names) or a file; a class as ``plugin=Hoyer``, since pytest would take a
+class alone for what it decorates; and kind, fields (constructor fields) and batch (makes further fields of a
+batch). Nothing of groundstate is imported where no test asks for it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MARK = "groundstate"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
-    text = f"{MARK}(what, *, kind=None, fields=None, batch=None): the plugin that '{FIXTURE}' examines"
+    text = f"{MARK}(what, *, plugin=None, kind=None, fields=None, batch=None): the plugin that '{FIXTURE}' examines"
     config.addinivalue_line("markers", text)
 
 
@@ -36,7 +37,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if FIXTURE not in metafunc.fixturenames:
         return
     parameters = [
-        pytest.param(run, id=name) for mark in metafunc.definition.iter_markers(MARK) for name, run in _of(mark, metafunc)
+        pytest.param(run, id=name)
+        for mark in metafunc.definition.iter_markers(MARK)
+        for name, run in _of(mark, metafunc)
     ]
     if not parameters:
         raise pytest.UsageError(f"{metafunc.definition.nodeid}: name the plugin, @pytest.mark.{MARK}('name')")
@@ -47,7 +50,7 @@ def _of(mark: pytest.Mark, metafunc: pytest.Metafunc) -> list[tuple[str, Callabl
     from groundstate.errors import GroundstateError
     from groundstate.testing import Examination, find
 
-    what, kind = mark.args[0], mark.kwargs.get("kind")
+    what, kind = mark.kwargs.get("plugin", *mark.args), mark.kwargs.get("kind")
     given = {key: mark.kwargs.get(key) for key in ("fields", "batch")}
     try:
         targets = find(what, kind=kind, folder=metafunc.definition.path.parent)

@@ -79,7 +79,9 @@ class ReferenceTerm(Regulariser):
 
     def curvature(self) -> float:
         if isinstance(self.form, Inhibition):
-            return 2 * float(self.form.weight) * float(torch.linalg.eigvalsh(self.form.matrix.double())[-1].clamp_min(0))
+            return (
+                2 * float(self.form.weight) * float(torch.linalg.eigvalsh(self.form.matrix.double())[-1].clamp_min(0))
+            )
         return 0.0
 
     def structure(self) -> Structure:

@@ -69,8 +69,8 @@ class LinearDecoder(Decoder):
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (batch, units). Returns (batch, *input_shape)."""
-        decoded = functional.linear(z, self.dictionary)
-        return decoded if len(self._input_shape) == 1 else decoded.view(len(z), *self._input_shape)
+        decoded: Tensor = functional.linear(z, self.dictionary)
+        return decoded.view(len(z), *self._input_shape)
 
     def structure(self) -> LinearMap:
         return LinearMap(matrix=self.dictionary)

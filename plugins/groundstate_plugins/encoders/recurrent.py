@@ -82,9 +82,9 @@ class Recurrent(Encoder):
 
     @property
     def _bound(self) -> float | None:
-        bound, steps = self.config.bound_rows, self.config.steps
-        if bound == "paper":
-            return 1.25 / (steps - 1) if steps > 1 else None
+        if self.config.bound_rows == "paper":
+            return 1.25 / (self.config.steps - 1) if self.config.steps > 1 else None
+        bound: float | None = self.config.bound_rows
         return bound
 
     def _start(self, context: Context) -> _Start:

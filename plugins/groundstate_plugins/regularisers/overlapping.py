@@ -7,7 +7,6 @@ sorts them into disjoint tilings. Samples are columns here, so that every gather
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,101 +14,10 @@ from torch import Tensor
 
 from groundstate.components import Memory
 
+from .overlapping_curvature import Curvature
+from .tilings import Tilings, norms_of
+
 MAX_SWEEPS = 1000
-
-
-@dataclass(frozen=True)
-class Tilings:
-    """Pools sorted into disjoint tilings.
-
-    tiles: per tiling, (size · pools of it,) unit numbers, the entries of its pools one after another; the
-    number ``units`` stands for the padding, a unit that is always 0. radius: (pools, 1), w_P in tiling order.
-    entries: (size · pools, 1) b in the rows' order, largest of each pool 1, None for ones.
-    """
-
-    units: int
-    size: int
-    tiles: tuple[Tensor, ...]
-    radius: Tensor
-    entries: Tensor | None
-    cover: Tensor
-
-    @classmethod
-    def of(cls, index: Tensor, radius: Tensor, scale: Tensor | None, units: int) -> Tilings:
-        """index: (pools, size), padded with −1; radius: (pools,); scale: (pools, size) or None."""
-        tilings = colour(index, units)
-        padded = torch.where(index < 0, units, index)
-        tiles = tuple(padded[tiling].T.flatten() for tiling in tilings)
-        order = torch.cat(tilings)
-        entries = None if scale is None else torch.cat([scale[tiling].T.flatten() for tiling in tilings])[:, None]
-        rows = torch.cat(tiles)
-        weight = torch.ones_like(rows, dtype=radius.dtype) if entries is None else entries[:, 0].square()
-        cover = weight.new_zeros(units + 1).index_add_(0, rows, weight)[:, None]
-        cover[units] = 1.0
-        return cls(units, index.shape[1], tiles, radius[order][:, None], entries, cover)
-
-    @property
-    def rows(self) -> int:
-        """Rows of the multipliers."""
-        return self.size * len(self.radius)
-
-    def blocks(self) -> list[tuple[Tensor, slice, slice]]:
-        """Per tiling: its units, its rows among the multipliers, its pools."""
-        blocks, row, pool = [], 0, 0
-        for tile in self.tiles:
-            pools = len(tile) // self.size
-            blocks.append((tile, slice(row, row + len(tile)), slice(pool, pool + pools)))
-            row, pool = row + len(tile), pool + pools
-        return blocks
-
-    def norms(self, u: Tensor) -> Tensor:
-        """‖b_P∘u_P‖, (pools, samples), of columns u: (units + 1, samples)."""
-        norms = []
-        for tile, rows, pools in self.blocks():
-            part = u.index_select(0, tile)
-            if self.entries is not None:
-                part *= self.entries[rows]
-            norms.append(_norms(part, pools.stop - pools.start))
-        return torch.cat(norms)
-
-    def value(self, u: Tensor) -> Tensor:
-        """Σ_P w_P‖b_P∘u_P‖, (samples,)."""
-        return (self.radius * self.norms(u)).sum(0)
-
-    def masked(self, u: Tensor, keep: Tensor) -> Tensor:
-        """u with 0 at every unit that stands in a pool whose ``keep``, (pools, samples), is 0."""
-        u = u.clone()
-        for tile, _, pools in self.blocks():
-            part = u.index_select(0, tile)
-            part.view(self.size, *keep[pools].shape).mul_(keep[pools])
-            u.index_copy_(0, tile, part)
-        return u
-
-
-def colour(index: Tensor, units: int) -> list[Tensor]:
-    """Pools, by number, in groups that share no unit: each pool goes into the first group it fits.
-
-    Windows on a torus whose sides they divide come out as the exact tilings, nine of them for 3 × 3.
-    """
-    used = [0] * (units + 1)  # by unit, a bit for each colour; the last one is the padding's
-    groups: list[list[int]] = []
-    for number, pool in enumerate(index.tolist()):
-        members = [unit for unit in pool if unit >= 0]
-        taken = 0
-        for unit in members:
-            taken |= used[unit]
-        free = (~taken & (taken + 1)).bit_length() - 1
-        for unit in members:
-            used[unit] |= 1 << free
-        if free == len(groups):
-            groups.append([])
-        groups[free].append(number)
-    return [torch.tensor(group, device=index.device) for group in groups]
-
-
-def _norms(part: Tensor, pools: int) -> Tensor:
-    # a sum of squares: torch's vector_norm over the first axis is some forty times slower
-    return part.square().view(-1, pools, part.shape[1]).sum(0).sqrt_()
 
 
 class Ascent:
@@ -156,7 +64,7 @@ class Ascent:
             moved = rest * entries[rows] if entries is not None else rest
             moved = moved + old
             radius = ball[pools]
-            norm = _norms(moved, len(radius))
+            norm = norms_of(moved, len(radius))
             torch.gt(norm, radius, out=self.keep[pools])
             shrink = radius / torch.maximum(norm, radius).clamp_min_(tiny)
             if entries is None:
@@ -204,7 +112,7 @@ class Ascent:
             part = share.index_select(0, tile)
             if self.tilings.entries is not None:
                 part *= self.tilings.entries[rows]
-            norm = _norms(part.add_(self.multipliers[rows]), pools.stop - pools.start)
+            norm = norms_of(part.add_(self.multipliers[rows]), pools.stop - pools.start)
             largest = torch.maximum(largest, (norm / self.tilings.radius[pools]).amax(0))
         return largest
 
@@ -342,62 +250,7 @@ class _Prox(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         (gradient,) = gradients
         u, level = ctx.saved_tensors
-        curve = _Curvature(ctx.tilings, u, level)
+        curve = Curvature(ctx.tilings, u, level)
         pulled = curve.solve(gradient)
         slope = -(pulled * curve.slope).sum(1)
         return pulled, slope, None, None, None
-
-
-class _Curvature:
-    """∇Ω and level·∇²Ω at u on the units of pools that are not 0; u: (batch, units), level: (batch,)."""
-
-    def __init__(self, tilings: Tilings, u: Tensor, level: Tensor) -> None:
-        self.level = level[:, None]
-        self.index = torch.cat([tile.view(tilings.size, -1).T for tile in tilings.tiles])
-        self.entries: Tensor | float = 1.0
-        if tilings.entries is not None:
-            blocks = tilings.blocks()
-            self.entries = torch.cat([tilings.entries[rows].view(tilings.size, -1).T for _, rows, _ in blocks])
-        self.units = tilings.units
-        norm = (self._gather(u) * self.entries).norm(dim=2)  # (batch, pools)
-        self.weight = torch.where(norm > 0, tilings.radius[:, 0] / torch.where(norm > 0, norm, 1.0), 0.0)
-        self.direction = self._gather(u) * self.entries / torch.where(norm > 0, norm, 1.0)[:, :, None]
-        self.free = self._scatter((norm == 0).to(u.dtype)[:, :, None].expand(-1, -1, tilings.size)) == 0
-        self.slope = self._scatter(self.weight[:, :, None] * self.entries * self._gather(u) * self.entries)
-
-    def _gather(self, u: Tensor) -> Tensor:
-        return torch.nn.functional.pad(u, (0, 1))[:, self.index]
-
-    def _scatter(self, parts: Tensor) -> Tensor:
-        flat = parts.new_zeros(len(parts), self.units + 1)
-        return flat.index_add_(1, self.index.flatten(), parts.flatten(1))[:, : self.units]
-
-    def apply(self, p: Tensor) -> Tensor:
-        """(1 + level·∇²Ω) p."""
-        part = self._gather(p) * self.entries
-        along = (part * self.direction).sum(2, keepdim=True)
-        curved = self.weight[:, :, None] * (part - along * self.direction)
-        return (p + self.level * self._scatter(curved * self.entries)) * self.free
-
-    def solve(self, right: Tensor) -> Tensor:
-        """(1 + level·∇²Ω)⁻¹ by conjugate gradients, to the dtype's precision."""
-        x, rest = torch.zeros_like(right), right * self.free
-        diagonal = 1 + self.level * self._scatter(
-            self.weight[:, :, None] * (1 - self.direction.square()) * torch.as_tensor(self.entries).square()
-        )
-        size = rest.square().sum(1)
-        accuracy = (4 * torch.finfo(right.dtype).eps) ** 2 * size
-        preconditioned = rest / diagonal
-        direction, product = preconditioned, (rest * preconditioned).sum(1)
-        for _ in range(4 * self.units):
-            if bool((rest.square().sum(1) <= accuracy).all()):
-                break
-            image = self.apply(direction)
-            length = (product / (direction * image).sum(1).clamp_min(torch.finfo(right.dtype).tiny))[:, None]
-            x, rest = x + length * direction, rest - length * image
-            preconditioned = rest / diagonal
-            before, product = product, (rest * preconditioned).sum(1)
-            direction = (
-                preconditioned + (product / before.clamp_min(torch.finfo(right.dtype).tiny))[:, None] * direction
-            )
-        return x

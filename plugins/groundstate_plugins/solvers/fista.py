@@ -81,4 +81,5 @@ class Fista(Solver[FistaState]):
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     """⟨a, b⟩ of each sample, (batch,)."""
-    return torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+    products: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
+    return products

@@ -50,17 +50,19 @@ class CrossEntropy(Task):
     def predict(self, z: Tensor) -> Tensor:
         """Scores (batch, classes), the larger the likelier; z: (batch, *code_shape)."""
         flat, weight = z.flatten(1), self.weight.flatten(1)
+        scores: Tensor = functional.linear(flat, weight, None if self.config.normalise else self.bias)
         if not self.config.normalise:
-            return functional.linear(flat, weight, self.bias)
-        # the norm has gradient 0 at z = 0, where all scores are the constants
-        norm = flat.norm(dim=1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)
-        scores = functional.linear(flat, weight) / norm
+            return scores
+        norm = flat.norm(dim=1, keepdim=True)
+        # at z = 0 the direction is undefined: no score but the constants, and no gradient
+        scores = scores * ((norm > 0) / norm.clamp_min(torch.finfo(z.dtype).eps))
         return scores if self.bias is None else scores + self.bias
 
     def energy(self, z: Tensor, y: Tensor) -> Tensor:
         """y: (batch,) int64 labels in [0, classes). Returns (batch,)."""
         self._check_labels(y)
-        return functional.cross_entropy(self.predict(z), y, reduction="none")
+        loss: Tensor = functional.cross_entropy(self.predict(z), y, reduction="none")
+        return loss
 
     def metrics(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
         """error: 1 where the likeliest class is not the label."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from groundstate_plugins.trackers.spool import FOLDER, Delivered, Spool, read_re
 
 if TYPE_CHECKING:
     from groundstate.run import Run
+    from groundstate.sweep import Sweep
 
 
 class MlflowTracker(Tracker):
@@ -59,24 +60,33 @@ class MlflowTracker(Tracker):
 
     @hookimpl
     def run_started(self, run: Run, resumed: bool) -> None:
-        self._spool = Spool(run.folder)
-        begun = self._recover(run.folder)
+        if not self._goes_on(run.folder):
+            self._append(records.start(run, **self._told(run)))
+            if run.record.get("parent"):
+                self._append({"op": "parent", **run.record["parent"]})
+        self._start_sender(run.folder, system_metrics=self.config.system_metrics)
+
+    def _goes_on(self, folder: Path) -> bool:
+        """Open the spool; whether an earlier process began it."""
+        self._spool = Spool(folder)
+        begun = self._recover(folder)
         if begun:
             self._append({"op": "resume", "values": {"groundstate.status": "running"}})
-        else:
-            self._append(
-                records.start(
-                    run,
-                    uri=public(self.uri),
-                    experiment=self.config.experiment or run.name,
-                    run_name=self.config.run_name or run.id,
-                    own_tags=self.config.tags,
-                )
-            )
+        return begun
+
+    def _told(self, run: Run | Sweep) -> dict[str, Any]:
+        return {
+            "uri": public(self.uri),
+            "experiment": self.config.experiment or run.name,
+            "run_name": self.config.run_name or run.id,
+            "own_tags": self.config.tags,
+        }
+
+    def _start_sender(self, folder: Path, *, system_metrics: bool) -> None:
         options = ["--patience", str(self.config.patience_seconds)]
-        if self.config.system_metrics:
+        if system_metrics:
             options.append("--system-metrics")
-        self._sender = SenderProcess(run.folder, options)
+        self._sender = SenderProcess(folder, options)
         self._flush()
 
     @hookimpl
@@ -113,6 +123,30 @@ class MlflowTracker(Tracker):
             self._log_model(run)
         self._tags({"groundstate.status": "finished"})
         self._end(run.folder, "FINISHED", wait_seconds=self.config.wait_seconds)
+
+    # -- a sweep is a run without training: its trials name it as their parent ------------------------
+
+    @hookimpl
+    def sweep_started(self, sweep: Sweep, resumed: bool) -> None:
+        if not self._goes_on(sweep.folder):
+            self._append(records.start_sweep(sweep, **self._told(sweep)))
+        self._start_sender(sweep.folder, system_metrics=False)
+
+    @hookimpl
+    def sweep_advanced(self, sweep: Sweep, step: int, metrics: Mapping[str, float]) -> None:
+        self._metrics("epoch", step, {f"best/{name}": value for name, value in metrics.items()})
+        self._flush()
+
+    @hookimpl
+    def sweep_ended(self, sweep: Sweep) -> None:
+        for file in sorted(file for pattern in records.SWEEP_FILES for file in sweep.folder.glob(pattern)):
+            self._append({"op": "artifact", "path": file.name})
+        status = sweep.record["status"]
+        best = sweep.record.get("best") or {}
+        told = {f"best.{name}": best.get(name) for name in ("trial", "run", "value")}
+        self._tags({"groundstate.status": status, **told})
+        ends = {"finished": "FINISHED", "interrupted": "KILLED"}
+        self._end(sweep.folder, ends.get(status, "FAILED"), wait_seconds=self.config.wait_seconds)
 
     def _log_model(self, run: Run) -> None:
         try:
@@ -237,6 +271,13 @@ class MlflowTracker(Tracker):
             return subprocess.run(page_command(store, port), check=False).returncode
         except KeyboardInterrupt:
             return 130
+
+    @staticmethod
+    def sync(folders: Sequence[Path], to: str | None = None) -> Iterator[tuple[Path, bool, str]]:
+        """Deliver what is kept in these folders of runs and sweeps: see ``mlflow_sync.sync``."""
+        from groundstate_plugins.trackers.mlflow_sync import sync
+
+        return sync(folders, to)
 
     @staticmethod
     def find_model(name: str, uri: str | None = None) -> Path:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groundstate_plugins.trackers.mlflow_logged_model import log_model
+from groundstate_plugins.trackers.mlflow_process import by_hand
 from groundstate_plugins.trackers.mlflow_records import RUN_TAG, tag_values, valid_name
 from groundstate_plugins.trackers.mlflow_store import artifact_root, open_store, with_secrets
-from groundstate_plugins.trackers.spool import Delivered, Record
+from groundstate_plugins.trackers.spool import Delivered, Record, undelivered
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
+PARENT_TAG = "mlflow.parentRunId"
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 # MLflow's error codes for a request that will be wrong however often it is repeated.
@@ -84,6 +86,7 @@ class Delivery:
             "start": self._start,
             "resume": self._resume,
             "tags": self._tags,
+            "parent": self._parent,
             "artifact": self._artifact,
             "model": self._model,
             "end": self._end,
@@ -133,7 +136,8 @@ class Delivery:
             self._create_run(record)
         run_id = self.delivered.run_id
         self._log_params(run_id, record["params"])
-        self._log_dataset(run_id, record["dataset"])
+        if record["dataset"] is not None:
+            self._log_dataset(run_id, record["dataset"])
         if (self.run_folder / "config.toml").is_file():
             self.client.log_artifact(run_id, str(self.run_folder / "config.toml"))
         self.client.log_text(run_id, _installed(), "environment.txt")
@@ -194,6 +198,24 @@ class Delivery:
 
         tags = [RunTag(key, value) for key, value in tag_values(record["values"]).items()]
         self.client.log_batch(self.delivered.run_id, tags=tags, synchronous=True)
+
+    def _parent(self, record: Record) -> None:
+        """Hang the run below the one that it is a part of, as MLflow's page shows it."""
+        folder = Path(record["folder"])
+        known = Delivered.load(folder)
+        if known.run_id and known.tracking_uri == self.delivered.tracking_uri:
+            found = known.run_id
+        else:
+            query = f"tags.`{RUN_TAG}` = '{record['id']}'"
+            runs = self.client.search_runs([self.delivered.experiment_id], filter_string=query, max_results=1)
+            if not runs and undelivered(folder):
+                raise Away(f"its parent {record['id']} is not in the store yet; `{by_hand(folder)}` sends that")
+            if not runs:
+                raise Refused(f"its parent {record['id']} is not in the store")
+            found = runs[0].info.run_id
+        values = {PARENT_TAG: found, "groundstate.parent": record["id"]}
+        values |= {f"groundstate.{key}": record[key] for key in record.keys() - {"op", "id", "folder"}}
+        self._tags({"values": values})
 
     def _artifact(self, record: Record) -> None:
         path = self.run_folder / record["path"]

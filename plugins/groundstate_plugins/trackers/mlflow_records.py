@@ -15,6 +15,7 @@ from groundstate_plugins.trackers.spool import FOLDER, Record
 
 if TYPE_CHECKING:
     from groundstate.run import Run
+    from groundstate.sweep import Sweep
 
 RUN_TAG = "groundstate.run_id"
 NOT_PARAMS = ("tracking", "output")  # where a run is kept says nothing about its result
@@ -22,6 +23,7 @@ KEY_LENGTH = 250
 PARAM_LENGTH = 500
 TAG_LENGTH = 5000
 DIGEST_LENGTH = 36
+SWEEP_FILES = ("base.toml", "best.toml", "trials.json", "sweep.json", "*.png")
 EXAMPLE_VALUES = 20_000
 
 
@@ -142,6 +144,35 @@ def start(run: Run, *, uri: str, experiment: str, run_name: str, own_tags: Mappi
         "params": params(config),
         "tags": tags(run) | tag_values(own_tags),
         "dataset": dataset(run, config),
+    }
+
+
+def start_sweep(sweep: Sweep, *, uri: str, experiment: str, run_name: str, own_tags: Mapping[str, str]) -> Record:
+    """The first record of a sweep: what it searches, and where it stands; it has no data of its own."""
+    record = sweep.record
+    git = record.get("git") or {}
+    told = {
+        RUN_TAG: sweep.id,
+        "groundstate.system": sweep.name,
+        "groundstate.folder": str(sweep.folder.absolute()),
+        "groundstate.status": "running",
+        "groundstate.kind": "sweep",
+        "mlflow.source.name": record.get("command"),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": _user(),
+        "mlflow.source.git.commit": git.get("commit"),
+        "git.dirty": git.get("dirty"),
+    }
+    return {
+        "op": "start",
+        "time": now(),
+        "uri": uri,
+        "experiment": experiment,
+        "run": sweep.id,
+        "name": run_name,
+        "params": params({"sweep": record["search"]}),
+        "tags": tag_values(told) | tag_values(own_tags),
+        "dataset": None,
     }
 
 

@@ -67,7 +67,7 @@ class Sender:
         self.samples: deque[Record] = deque(maxlen=10_000)
         self._opened = False
         self._sent_at = 0.0
-        self._trouble = ""
+        self.trouble = ""
 
     def run(self) -> int:
         """Deliver until the run is over and everything is in the store, or patience ends."""
@@ -198,25 +198,23 @@ class Sender:
 
     def _note(self, trouble: str) -> None:
         """Into the sender's log, when something changed."""
-        if trouble != self._trouble:
+        if trouble != self.trouble:
             text = trouble or "MLflow is back"
             print(f"{datetime.now().isoformat(timespec='seconds')} {text}", file=sys.stderr, flush=True)
-        self._trouble = trouble
+        self.trouble = trouble
 
 
-def _redirect(delivery: Delivery, uri: str) -> bool:
-    """Whether the run may go to another store than the one it was started for."""
+def redirect(delivery: Delivery, uri: str) -> str | None:
+    """Send the run to another store than the one that it was begun for; why not, or None."""
     try:
         uri = public(store_uri(uri))
     except InputError as error:
-        print(error, file=sys.stderr)
-        return False
+        return str(error)
     known = delivery.delivered
     if known.run_id and uri != known.tracking_uri:
-        print(f"the run is in {known.tracking_uri} already and goes on there", file=sys.stderr)
-        return False
+        return f"the run is in {known.tracking_uri} already and goes on there"
     known.tracking_uri = uri
-    return True
+    return None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -240,7 +238,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"another process is sending the records of {given.run}", file=sys.stderr)
             return GAVE_UP
         sender = Sender(given.run, parent=given.parent, patience=given.patience, system_metrics=given.system_metrics)
-        if given.uri is not None and not _redirect(sender.delivery, given.uri):
+        if given.uri is not None and (refusal := redirect(sender.delivery, given.uri)) is not None:
+            print(refusal, file=sys.stderr)
             return USAGE
         code = sender.run()
     if given.parent is None:

@@ -56,14 +56,17 @@ def test_the_gradients_against_finite_differences(normalise: bool) -> None:
     assert torch.autograd.gradcheck(lambda *_: task.energy(z.detach(), Y), tuple(task.parameters()))
 
 
-def test_an_empty_code_has_a_finite_loss_and_gradient() -> None:
-    task = built(normalise=True)
-    z = torch.zeros(4, 5, dtype=torch.float64, requires_grad=True)
-    loss = task.energy(z, Y)
-    loss.sum().backward()
-    assert bool(loss.isfinite().all())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_empty_code_is_scored_by_the_constants_and_has_no_gradient(dtype: torch.dtype) -> None:
+    task = built(normalise=True).to(dtype)
+    z = torch.zeros(4, 5, dtype=dtype, requires_grad=True)
+    assert task.bias is not None
+    torch.testing.assert_close(task.predict(z), task.bias.expand(4, 3))
+    task.energy(z, Y).sum().backward()
     assert z.grad is not None
-    assert bool(z.grad.isfinite().all())
+    assert not bool(z.grad.any())
+    assert task.weight.grad is not None
+    assert not bool(task.weight.grad.any())
 
 
 def test_a_scaled_code_scores_the_same_where_it_is_normalised() -> None:
