@@ -74,8 +74,10 @@ def infer(
         )
     if isinstance(solver, str):
         registry = Registry.discover()
-        kind = registry.load(registry.get("solver", solver))
-        solver = kind(tolerance=tolerance, max_iterations=max_iterations)
+        kind: type[Any] = registry.load(registry.get("solver", solver))
+        chosen: Solver[Any] = kind(tolerance=tolerance, max_iterations=max_iterations)
+    else:
+        chosen = solver
     decoder = FixedDictionary(dictionary.detach().to(x))
     context = Context(
         (x.shape[1],), decoder.code_shape((x.shape[1],)), torch.Generator().manual_seed(0), decoder=decoder.structure()
@@ -86,7 +88,7 @@ def infer(
         named[f"term{number}"] = term.to(x)
     problem = Problem(Energy(named, decoder), Batch({"x": x}), context.code_shape, tolerance=tolerance)
     with torch.no_grad():
-        return solve(problem, solver, problem.zeros() if start is None else start, callback=callback)
+        return solve(problem, chosen, problem.zeros() if start is None else start, callback=callback)
 
 
 def find_model(name: str | Path) -> Path:

@@ -83,18 +83,18 @@ class RunSpec:
         """The run is complete: final metrics, model and report are in its folder."""
 
     @hookspec
-    def extra_metrics(self, run: Run, batch: Batch, solution: Solution) -> Mapping[str, Tensor]:
+    def extra_metrics(self, run: Run, batch: Batch, solution: Solution) -> Mapping[str, Tensor] | None:
         """Further per-sample figures of an evaluated batch, each (batch,), to average over a split."""
 
     @hookspec
-    def final_metrics(self, run: Run) -> Mapping[str, float]:
+    def final_metrics(self, run: Run) -> Mapping[str, float] | None:
         """Further figures of the whole run, e.g. of a baseline: asked once, when all is trained and evaluated.
 
         They go into the run's metrics and record under their own names.
         """
 
     @hookspec
-    def report_sections(self, run: Run) -> Sequence[Section]:
+    def report_sections(self, run: Run) -> Sequence[Section] | None:
         """Further sections for the report."""
 
     @hookspec(firstresult=True)

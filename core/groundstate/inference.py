@@ -272,9 +272,34 @@ class Problem:
             return v
         return self._dykstra(v, step, z)
 
+    def prox_from(self, v: Tensor, step: Step, z: Tensor) -> Tensor:
+        """prox(v, step, z), or z itself where it has the lower step·Ω(u) + ½‖u − v‖².
+
+        That is only where the prox is exact to a tolerance: so a gradient step from z never raises the energy.
+        """
+        u = self.prox(v, step, z)
+        asked = {need for name in self.split.proxed for need in needs(self._prox_method(name))}
+        exact = self.split.composed and "tolerance" not in asked
+        if exact or "z" in asked or self.differentiable:
+            return u
+
+        def cost(at: Tensor) -> Tensor:
+            far = 0.5 * (at - v).flatten(1).square().sum(1)
+            scale = step.flatten() if isinstance(step, Tensor) else step
+            return scale * self.penalty(at) + far
+
+        keep = cost(z) < cost(u)
+        if any(self.energy.terms[name].non_negative for name in self.split.proxed):
+            keep &= z.flatten(1).amin(1) >= 0
+        return torch.where(per_sample(keep, z), z, u)
+
+    def _prox_method(self, name: str) -> Callable[..., Tensor]:
+        method = self.energy.terms[name].prox
+        assert method is not None
+        return method
+
     def _prox_of(self, name: str, v: Tensor, step: Step, z: Tensor) -> Tensor:
-        term = self.energy.terms[name]
-        assert term.prox is not None
+        method = self._prox_method(name)
         given: dict[str, Any] = {
             "v": v,
             "step": step * self.weights[name],
@@ -282,8 +307,7 @@ class Problem:
             "memory": self.memories[name],
             "tolerance": 0.1 * self.tolerance,
         }
-        result: Tensor = term.prox(**{need: given[need] for need in needs(term.prox)})
-        return result
+        return method(**{need: given[need] for need in needs(method)})
 
     def _dykstra(self, v: Tensor, step: Step, z: Tensor) -> Tensor:
         """Prox of a sum by cyclic ascent on its dual, one prox at a time (Bauschke & Combettes 2008)."""
@@ -473,7 +497,7 @@ def _blocks(
         return _loop(problem, solver, start, callback)
     problem.lipschitz()  # once, for all blocks
     problem.curvature()
-    rows = torch.arange(len(problem)).split(size)
+    rows = [torch.arange(first, min(first + size, len(problem))) for first in range(0, len(problem), size)]
     parts = [_loop(problem.select(part), solver, start[part], None) for part in rows]
     codes, iterations, certificates = zip(*parts, strict=True)
     value, relative = (torch.cat([getattr(c, name) for c in certificates]) for name in ("value", "relative"))

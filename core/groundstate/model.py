@@ -67,7 +67,6 @@ class Model(nn.Module):
         self.solver = solver
         self.backend = backend
         self.energy = Energy(terms, decoder)
-        self.config_text: str | None = None
 
     def build(
         self,
@@ -204,14 +203,13 @@ class Model(nn.Module):
 
         fields: what the terms ask for beside x (mask, y, …), each (batch, …).
         """
-        batch = Batch({"x": x, **fields}).to(self.device, self.dtype)
-        self._check_input(batch.x)
         with torch.no_grad():
-            return self.infer_batch(batch, certify=certify, callback=callback)
+            return self.infer_batch(self._batch(x, fields), certify=certify, callback=callback)
 
     def encode(self, x: Tensor, **fields: Tensor) -> Tensor:
         """The codes alone, (batch, *code_shape), without a certificate."""
-        return self.infer(x, certify=False, **fields).code
+        with torch.no_grad():
+            return self.infer_batch(self._batch(x, fields), certify=False).code
 
     def decode(self, z: Tensor) -> Tensor:
         """What the decoder makes of codes (batch, *code_shape)."""
@@ -230,12 +228,13 @@ class Model(nn.Module):
                     return scores
         return None
 
-    def _check_input(self, x: Tensor) -> None:
+    def _batch(self, x: Tensor, fields: Mapping[str, Tensor]) -> Batch:
         if tuple(x.shape[1:]) != self.shapes.input_shape:
             raise InputError(
                 f"inputs have shape {tuple(x.shape[1:])} after the batch axis; "
                 f"this model takes {self.shapes.input_shape}",
             )
+        return Batch({"x": x, **fields}).to(self.device, self.dtype)
 
     # -- pruning ------------------------------------------------------------------------------------
 
@@ -275,7 +274,7 @@ class Model(nn.Module):
                 f"{folder} holds no model ({WEIGHTS} is missing); give a run's folder or its model folder"
             )
         model = load_model_tables(folder / CONFIG)
-        with safe_open(weights, "pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(weights, "pt") as file:
             shapes = json.loads(file.metadata()["shapes"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model.build(shapes["input_shape"], classes=shapes["classes"])

@@ -29,11 +29,11 @@ def proximal_step(problem: Problem, z: Tensor, residual: Tensor, curvature: Tens
     bound, extra = problem.lipschitz(), problem.curvature()
     if bound.certain:
         step = 1.0 / (bound.value + extra)
-        return problem.prox(torch.add(z, problem.gradient(z, residual), alpha=-step), step, z), curvature
+        return problem.prox_from(torch.add(z, problem.gradient(z, residual), alpha=-step), step, z), curvature
     value, gradient = problem.smooth(z, residual)
     for _ in range(TRIALS):
         steps = per_sample(1.0 / (curvature + extra), z)
-        code = problem.prox(z - steps * gradient, steps, z)
+        code = problem.prox_from(z - steps * gradient, steps, z)
         with torch.no_grad():
             move = (code - z).flatten(1)
             after, before = problem.smooth_value(code), value.detach()

@@ -108,7 +108,6 @@ class Run:
                 sample=source.read(rows).x if len(rows) else None,
                 seed=self.config.seed,
             )
-        self.model.tables = loaded.tables
         self.learner = Learner(self.model, self.config.learning)
         self._check_monitor()
         self.plugins = pluggy.PluginManager(PROJECT)
@@ -451,7 +450,7 @@ class Run:
         """Go back to the last checkpoint, or to the start where there is none yet."""
         path = self.folder / CHECKPOINT
         if path.is_file():
-            with safe_open(path, "pt") as file:  # type: ignore[no-untyped-call]
+            with safe_open(path, "pt") as file:  
                 self.position = Position(**json.loads(file.metadata()["position"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             self.model.load_state_dict(_under(tensors, "model/"))

@@ -65,7 +65,7 @@ class InProcess:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search.Sweep, "_spawn", InProcess)
+    monkeypatch.setattr(search.Sweep, "_spawn", lambda made, number: InProcess(made, number))
 
 
 def grid(**changes: Any) -> dict[str, Any]:

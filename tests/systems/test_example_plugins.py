@@ -19,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "plugins"
 DISTRIBUTIONS = sorted(path.parent.name for path in FOLDER.glob("*/pyproject.toml"))
 QUICK = {
-    "groundstate-hoyer": ["phases.unsupervised.epochs=1", "phases.discriminative.epochs=1"],
+    "groundstate-hoyer": ["phases.unsupervised.epochs=1", "phases.joint.epochs=1", "callbacks.baseline=false"],
     "groundstate-winners": ["phases.learn.epochs=1"],
     "groundstate-cpu-gram": ["phases.learn.epochs=1"],
-    "groundstate-tensorboard": ["phases.unsupervised.epochs=1", "phases.discriminative.epochs=1"],
+    "groundstate-tensorboard": ["phases.unsupervised.epochs=1", "phases.joint.epochs=1", "callbacks.baseline=false"],
 }
 Run = Callable[..., str]
 

@@ -9,6 +9,7 @@ import typer
 
 from groundstate.cli.output import print_json
 from groundstate.errors import InputError, nearest
+from groundstate.glance import glance
 from groundstate.registry import KINDS, SYSTEM, Entry, Registry
 
 app = typer.Typer(help="What a config may name.", no_args_is_help=True, rich_markup_mode=None)
@@ -30,7 +31,7 @@ def list_plugins(
     kinds = (*KINDS, SYSTEM)
     if kind is not None and kind not in kinds:
         raise InputError(f"'{kind}' is not a kind of plugin; {nearest(kind, kinds)}")
-    entries = list(registry.entries(*(kinds if kind is None else (kind,))))
+    entries = [glance(entry) for entry in registry.entries(*(kinds if kind is None else (kind,)))]
     if as_json:
         found = [record(entry) for entry in entries]
         print_json({"plugins": found, "problems": [str(one) for one in registry.problems]})

@@ -36,7 +36,7 @@ class Progress(Callback):
         self._due = 0.0
         self._began = 0.0
         self._first = 0  # the step this process began at
-        self._ends: dict[str, tuple[int, int]] = {}  # by phase: the step it starts after, its epochs
+        self._phases: dict[str, tuple[int, int]] = {}  # by phase: the step it starts after, its epochs
         self._verdict = ""
 
     @hookimpl
@@ -44,14 +44,14 @@ class Progress(Callback):
         self._began, self._first = time.monotonic(), run.step
         begins = 0
         for name, phase in run.phases:
-            self._ends[name] = (begins, phase.epochs)
+            self._phases[name] = (begins, phase.epochs)
             begins += phase.epochs * run.steps_in_epoch
+        verb = "resuming" if resumed else "training"
+        self._say(f"{verb} {run.id}: {_count(run.steps_in_all)} steps, {_count(len(run.splits.train))} samples")
         # Not Console.is_terminal: FORCE_COLOR makes that true of a log file.
         if self._console.file.isatty() and not self._console.is_dumb_terminal:
             self._interval = REDRAW_SECONDS
             self._start_bar(run)
-        verb = "resuming" if resumed else "training"
-        self._say(f"{verb} {run.id}: {_count(run.steps_in_all)} steps, {_count(len(run.splits.train))} samples")
 
     def _start_bar(self, run: Run) -> None:
         columns = (
@@ -61,12 +61,13 @@ class Progress(Callback):
             rich_progress.TextColumn("{task.fields[figures]}", markup=False),
         )
         self._bar = rich_progress.Progress(*columns, console=self._console, transient=True)
-        self._task = self._bar.add_task("", total=run.steps_in_all, completed=run.step, figures="")
+        self._task = self._bar.add_task("starting", total=run.steps_in_all, completed=run.step, figures="")
         self._bar.start()
 
     @hookimpl
     def phase_started(self, run: Run, phase: str) -> None:
         self._verdict = ""
+        self._phases[phase] = (run.step, self._phases[phase][1])  # where it was planned, unless one stopped early
         self._due = 0.0  # a phase's first figures are shown at once
 
     @hookimpl
@@ -83,7 +84,7 @@ class Progress(Callback):
         done = step - self._first
         if done:
             figures.append(f"{duration((now - self._began) / done * (run.steps_in_all - step))} left")
-        begins, epochs = self._ends[run.phase]
+        begins, epochs = self._phases[run.phase]
         epoch = min((step - 1 - begins) // run.steps_in_epoch + 1, epochs)
         place = f"{run.phase}, epoch {epoch}/{epochs}"
         if self._bar is not None:

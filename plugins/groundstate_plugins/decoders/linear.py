@@ -23,6 +23,7 @@ class LinearDecoder(Decoder):
     linear = True
     examples = ({"units": 12}, {"units": 12, "constraint": "sphere", "initialise": "data"})
     dictionary: Tensor
+    _input_shape: tuple[int, ...]
 
     class Config(Decoder.Config):
         units: int = Field(ge=1, description="units of the code, the columns of the dictionary")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -97,6 +97,14 @@ class Group(Regulariser):
     """
 
     norm = True
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"size": 4},
+        {"size": 3, "window_weights": "gaussian", "non_negative": True},
+        {"sheet": (6, 6), "window": (3, 3)},
+        {"sheet": (6, 6), "window": (3, 2), "window_weights": "gaussian"},
+        {"maps": 2, "positions": 2},
+        {"size": 6, "smoothing": 0.1},
+    )
 
     class Config(PoolFields, Regulariser.Config):
         non_negative: bool = Field(False, description="restrict codes to z ≥ 0")

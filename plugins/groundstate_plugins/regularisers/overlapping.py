@@ -17,7 +17,12 @@ from groundstate.components import Memory
 from .overlapping_curvature import Curvature
 from .tilings import Tilings, norms_of
 
-MAX_SWEEPS = 1000
+SWEEPS = 1000
+"""At the most, from a cold start."""
+WARM_SWEEPS = 50
+"""At the most with multipliers from the last call: the rest is left to the next one, which goes on from there."""
+BOUND_SWEEPS = 10
+"""For a dual norm with the prox's multipliers: a certificate is asked again and again, tighter each time."""
 
 
 class Ascent:
@@ -130,24 +135,25 @@ def prox(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory: M
     """argmin_u level·Σ_P w_P‖b_P∘u_P‖ + ½‖u − v‖², each sample to a duality gap of tolerance·½‖v‖².
 
     v: (batch, units); level: (batch,). memory keeps the multipliers, on unit balls, for the next call. Samples
-    that are done leave the sweeps. A sample that is not done after 1000 sweeps gets what there is. Backward
-    passes solve with the exact Jacobian on the pools that are not 0.
+    that are done leave the sweeps. A sample that is not done after 1000 sweeps, 50 from a warm start, gets what
+    there is. Backward passes solve with the exact Jacobian on the pools that are not 0.
     """
     result: Tensor = _Prox.apply(v, level, tilings, tolerance, memory)
     return result
 
 
 def _ascend(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory: Memory | None) -> Tensor:
-    columns = _columns(v)
-    ascent = Ascent(tilings, columns, _start(memory, tilings, v), level)
+    columns, start = _columns(v), _start(memory, tilings, v)
+    ascent = Ascent(tilings, columns, start, level)
+    most = SWEEPS if start is None else WARM_SWEEPS
     result, multipliers = v.T.clone(), ascent.multipliers.clone()
     target = max(tolerance, 8 * torch.finfo(v.dtype).eps) * 0.5 * columns.square().sum(0)
     rows = torch.arange(len(v), device=v.device)
     waiting = torch.ones_like(rows, dtype=torch.bool)
     check = 1
-    for sweep in range(1, MAX_SWEEPS + 1):
+    for sweep in range(1, most + 1):
         ascent.sweep()
-        if sweep < check and sweep < MAX_SWEEPS:
+        if sweep < check and sweep < most:
             continue
         check = sweep + max(1, sweep // 3)
         u = ascent.candidate()
@@ -156,9 +162,12 @@ def _ascend(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory
             # unlike for ones, multipliers inside their balls need not sum to v yet: 0 must be proven
             rest = ascent.rest.abs().amax(0) <= 8 * torch.finfo(v.dtype).eps * ascent.v.abs().amax(0)
             done &= rest | (u.abs().amax(0) > 0)
-        if sweep == MAX_SWEEPS:
+        if sweep == most:
             u = torch.where(done, u, ascent.rest)
             done = torch.ones_like(done)
+        if len(rows) == len(v) and bool(done.all() & waiting.all()):
+            result, multipliers = u[:-1], ascent.multipliers
+            break
         fresh = (done & waiting).nonzero().flatten()
         if len(fresh):
             result[:, rows[fresh]] = u[:-1, fresh]
@@ -182,12 +191,13 @@ def dual_norm(
     memory: Memory | None = None,
     tolerance: float = 1e-6,
 ) -> Tensor:
-    """An upper bound of Ω*(c) = sup ⟨c, u⟩ over Σ_P w_P‖b_P∘u_P‖ ≤ 1, (batch,), at most 1 + tolerance too large.
+    """An upper bound of Ω*(c) = sup ⟨c, u⟩ over Σ_P w_P‖b_P∘u_P‖ ≤ 1, (batch,), by a factor 1 + tolerance or less.
 
     c: (batch, units). From a decomposition c = Σ_P b_P∘g_P follows Ω*(c) ≤ max_P ‖g_P‖/w_P; sweeps at the level
     of the best lower bound ⟨c, u⟩/Ω(u) even it out. z, a code that may attain the supremum (a certificate's),
     gives the first lower bound; as far as it does not attain it, its certificate is loose anyway, and a tenth
-    of that is precise enough. memory: the prox's, which near the optimum holds that decomposition.
+    of that is precise enough. memory: the prox's, which near the optimum holds that decomposition; a few sweeps
+    from there have to do, tolerance or not.
     """
     columns, tiny = _columns(c), torch.finfo(c.dtype).tiny
     floor = max(tolerance, 8 * torch.finfo(c.dtype).eps)
@@ -195,10 +205,14 @@ def dual_norm(
     if z is not None:
         by_code = _attained(tilings, columns, _columns(z))
         level = torch.maximum(level, by_code)
-    ascent = Ascent(tilings, columns, _start(memory, tilings, c), level)
+    start = _start(memory, tilings, c)
+    most = SWEEPS if start is None else BOUND_SWEEPS
+    if start is None and z is not None:
+        start = tilings.directions(_columns(z))
+    ascent = Ascent(tilings, columns, start, level)
     bound = ascent.bound()
     result, rows = bound.clone(), torch.arange(len(c), device=c.device)
-    for _ in range(MAX_SWEEPS):
+    for _ in range(most + 1):
         slack = torch.full_like(bound, floor)
         if z is not None:
             loose = 0.1 * (ascent.level / by_code[rows].clamp_min(tiny) - 1)
@@ -213,7 +227,7 @@ def dual_norm(
             rows, bound = rows[left], bound[left]
         ascent.sweep()
         bound = torch.minimum(bound, ascent.bound())
-        ascent.level = torch.maximum(ascent.level, _attained(tilings, ascent.v, ascent.rest))
+        ascent.level = torch.maximum(ascent.level, _attained(tilings, ascent.v, ascent.candidate()))
     return result
 
 

@@ -66,6 +66,17 @@ class Tilings:
         """Σ_P w_P‖b_P∘u_P‖, (samples,)."""
         return (self.radius * self.norms(u)).sum(0)
 
+    def directions(self, u: Tensor) -> Tensor:
+        """b_P∘u_P/‖b_P∘u_P‖, (rows, samples), 0 for pools that are: what the multipliers are at an optimum u."""
+        parts = torch.cat([u.index_select(0, tile) for tile in self.tiles])
+        if self.entries is not None:
+            parts *= self.entries
+        norms = self.norms(u)
+        for _, rows, pools in self.blocks():
+            part = parts[rows].view(self.size, *norms[pools].shape)
+            part.div_(norms[pools].clamp_min(torch.finfo(u.dtype).tiny))
+        return parts
+
     def masked(self, u: Tensor, keep: Tensor) -> Tensor:
         """u with 0 at every unit that stands in a pool whose ``keep``, (pools, samples), is 0."""
         u = u.clone()

@@ -1,0 +1,33 @@
+"""Lateral inhibition in tree form: a unit inhibits all others but those above and below it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from groundstate_plugins.regularisers.lateral_inhibition import InhibitionTerm
+from groundstate_plugins.regularisers.trees import TreeFields, described
+
+
+class TreeInhibition(InhibitionTerm):
+    """α‖z‖₁ + |z|ᵀS|z| with S_ij = 0 where i is j, its ancestor or its descendant, positive elsewhere.
+
+    So only units on one branch fire together (the tree form of LeCun's lateral inhibition). S is ``strength``
+    between the others, or learned from there.
+    """
+
+    class Config(TreeFields, InhibitionTerm.Config):
+        pass
+
+    def allowed(self, units: int) -> Tensor:
+        forest = self.config.forest()
+        forest.require_units(units)
+        related = forest.ancestors()
+        return ~(related | related.T | torch.eye(units, dtype=torch.bool))
+
+    def start(self, allowed: Tensor) -> Tensor:
+        return self.config.strength * allowed.float()
+
+    def select(self, units: Tensor) -> None:
+        super().select(units)
+        self.config = self.config.model_copy(update=described(self.config.forest().select(units.cpu())))
