@@ -39,7 +39,9 @@ def write_plugins(folder: Path, count: int = 200) -> None:
     (folder / "penalty2.py").write_text("def broken(:\n", encoding="utf-8")
     (folder / "penalty3.py").unlink()
     entries[4][1] = 'path = "penalty4:Another"'
-    (folder / "registry.toml").write_text("\n".join(line for entry in entries for line in entry) + "\n", encoding="utf-8")
+    (folder / "registry.toml").write_text(
+        "\n".join(line for entry in entries for line in entry) + "\n", encoding="utf-8"
+    )
 
 
 def measure(folder: Path, rounds: int = 9) -> tuple[list[float], list[float]]:

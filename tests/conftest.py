@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,11 @@ SHARED = ROOT.parent / "shared" / "data"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ["MPLBACKEND"] = "Agg"
 
-# Tensors in tests are small: a second thread costs more than it gives, most of all beside other work.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tensors in tests are small: a second thread costs more than it gives, and beside other work fifty times as much.
+# The variable is for processes that tests start; torch reads it once and may have been imported by a plugin.
+THREADS = os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "torch" in sys.modules:
+    sys.modules["torch"].set_num_threads(int(THREADS))
 
 # A shared machine stalls now and then: what a property test says must not depend on how long an example took.
 settings.register_profile("groundstate", deadline=None)

@@ -1,4 +1,4 @@
-"""Local plugins as someone looked at them: SHA-256 of each file in ``plugins.lock``, and ``--locked`` that insists on it.
+"""Local plugins as someone looked at them: the SHA-256 of each file, in ``plugins.lock``; ``--locked`` insists on it.
 
 A registry.toml beside a config executes code of that folder. What is installed is trusted by whoever installed it
 and is not pinned here.
@@ -101,7 +101,9 @@ def _pins(file: Path) -> Mapping[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise PluginError(f"{relative(file)} cannot be read: {error}; write it anew with groundstate plugins pin") from error
+        raise PluginError(
+            f"{relative(file)} cannot be read: {error}; write it anew with groundstate plugins pin"
+        ) from error
     pins = tables.get("sha256")
     if tables.get("version") != 1 or not isinstance(pins, dict):
         raise PluginError(f"{relative(file)} is of another version; write it anew with groundstate plugins pin")

@@ -59,8 +59,12 @@ def test_an_installed_module_is_found_without_importing_it(path: str) -> None:
 
 
 def test_a_missing_installed_module_is_broken() -> None:
-    assert "there is no module" in str(glance(Entry("regulariser", "x", "torch.nowhere:X", "", Source("a", "1"))).broken)
-    assert "there is no module" in str(glance(Entry("regulariser", "x", "nowhere_at_all:X", "", Source("a", "1"))).broken)
+    assert "there is no module" in str(
+        glance(Entry("regulariser", "x", "torch.nowhere:X", "", Source("a", "1"))).broken
+    )
+    assert "there is no module" in str(
+        glance(Entry("regulariser", "x", "nowhere_at_all:X", "", Source("a", "1"))).broken
+    )
 
 
 def test_every_built_in_is_left_as_it_is() -> None:

@@ -231,9 +231,7 @@ def test_once_mended_the_run_goes_on_to_the_same_parameters(folder: Path) -> Non
     resumed = resume_run(failed)
     whole = train(write(folder, "bursts"))
     assert resumed.step == whole.step
-    for (name, one), other in zip(
-        resumed.model.state_dict().items(), whole.model.state_dict().values(), strict=True
-    ):
+    for (name, one), other in zip(resumed.model.state_dict().items(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
 
 

@@ -42,7 +42,7 @@ def test_a_disabled_plugin_is_shown_and_refused(folder: Path) -> None:
     found = registry(folder, 'disable = ["regulariser.l1"]\n')
     (entry,) = (entry for entry in found.entries("regulariser") if entry.name == "l1")
     assert entry.broken == "it is disabled in registry.toml"
-    with pytest.raises(InputError, match="regulariser 'l1' cannot be used: it is disabled in registry.toml"):
+    with pytest.raises(InputError, match=r"regulariser 'l1' cannot be used: it is disabled in registry\.toml"):
         found.get("regulariser", "l1")
     assert found.get("regulariser", "l2")
     with pytest.raises(InputError, match=r"'l1' cannot be used"):

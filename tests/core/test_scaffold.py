@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
 from groundstate.errors import InputError
 from groundstate.registry import KINDS, Registry
 from groundstate.scaffold import SUMMARIES, new_plugin

@@ -9,6 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
 from groundstate import (
     Availability,
     Backend,
@@ -31,8 +34,6 @@ from groundstate import (
 from groundstate.components import Plugin
 from groundstate.inference import Problem, soft_threshold
 from groundstate.testing import CHECKS, Examination, examine
-from pydantic import Field, field_validator
-from torch import Tensor, nn
 
 WRONG: dict[str, type[Plugin]] = {}
 

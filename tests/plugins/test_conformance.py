@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from groundstate.components import TERM_KINDS
 from groundstate.registry import Registry
 from groundstate.testing import Check, Examination, checks_of

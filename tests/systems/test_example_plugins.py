@@ -1,4 +1,4 @@
-"""The distributions under examples/plugins: built on the public API alone, installed, found, tested and trained with."""
+"""The distributions under examples/plugins: built on the public API, installed, found, tested, trained with."""
 
 from __future__ import annotations
 
@@ -129,7 +129,9 @@ def test_a_distribution_is_shown_and_tested(name: str, environment: Run, tmp_pat
         pytest.skip(reason)
     for kind, plugin in plugins_of(name):
         assert name in environment("-m", "groundstate", "plugins", "show", plugin, "--kind", kind, cwd=tmp_path)
-        assert "0 failed" not in environment("-m", "groundstate", "plugins", "test", plugin, "--kind", kind, cwd=tmp_path)
+        assert "0 failed" not in environment(
+            "-m", "groundstate", "plugins", "test", plugin, "--kind", kind, cwd=tmp_path
+        )
     environment("-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=FOLDER / name)
 
 

@@ -21,11 +21,15 @@ SIGNS = {"passed": "passed", "failed": "FAILED", "skipped": "–"}
 
 
 @app.command("new")
-def new(
+def write_plugin(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=f"One of {', '.join(KINDS)}.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name in a config, e.g. smooth-l1.")],
-    package: Annotated[bool, typer.Option("--package", help="A distribution of its own, to install and publish.")] = False,
-    folder: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to write it; by default where you are.")] = Path(),
+    package: Annotated[
+        bool, typer.Option("--package", help="A distribution of its own, to install and publish.")
+    ] = False,
+    folder: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Where to write it; by default where you are.")
+    ] = Path(),
 ) -> None:
     """Write a working plugin of a kind, its test, and the lines that name it."""
     from groundstate.scaffold import new_plugin
@@ -39,7 +43,7 @@ def new(
 
 
 @app.command("test")
-def test(
+def examine_plugin(
     what: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A plugin's name, its .py file, or its folder.")],
     fields: Annotated[
         list[str] | None,
@@ -68,13 +72,13 @@ def test(
 
 
 @app.command("pin")
-def pin(
+def pin_plugins(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="By default where you are.")] = Path(),
 ) -> None:
     """Record what local plugins are now; with --locked, others are refused."""
-    from groundstate.pinning import pin as pin_files
+    from groundstate.pinning import pin
 
-    pinned = pin_files(folder)
+    pinned = pin(folder)
     for file in pinned.files:
         print(relative(file))
     for module in pinned.missing:

@@ -115,7 +115,7 @@ def load_layers(layers: list[Layer], registry: Registry, file: Path | None = Non
     faults = list(add_plugins(layers, registry))
     merged = merge(layers, registry)
     if file is not None and "name" not in merged.values:
-        merged.values["name"] = _name_of(file)
+        merged.values["name"] = name_of(file)
     config = validate(RunConfig, merged, registry, faults)
     config = config.model_copy(update={"plugins": sorted(used_registries(config))})
     return LoadedConfig(config, registry, merged.provenance, file)
@@ -197,7 +197,7 @@ def plugin_tables(value: Any) -> Iterator[PluginTable]:
             yield from plugin_tables(inside)
 
 
-def _name_of(file: Path) -> str:
+def name_of(file: Path) -> str:
     """A file's stem as a run's name: what cannot stand in one becomes '-'."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip("-._")
     return stem if re.match(NAME_PATTERN, stem) else "run"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from groundstate.config import LoadedConfig, Overrides
 from groundstate.config.layers import Layer, Origin, Provenance, read_overrides
-from groundstate.config.load import Merged, read_layers, validate
+from groundstate.config.load import Merged, name_of, read_layers, validate
 from groundstate.errors import Fault, InputError, relative
 from groundstate.sweep.space import Range, Space, SpaceReader
 
@@ -96,6 +96,9 @@ def read_sweep(
     ``key=value`` words. InputError holds what is wrong, with file and line.
     """
     layers, registry, file = read_layers(source, overrides)
+    if file is not None and TABLE in layers[-2].values and "name" not in layers[-2].values:
+        # The name that it inherits is that of the config which it varies.
+        layers[-2].values["name"] = name_of(file)
     merged = Merged({}, Provenance({}, Origin("", Path.cwd())))
     for layer in layers:
         if TABLE in layer.values:

@@ -62,7 +62,7 @@ def availability(case: BackendCase) -> None:
     if not isinstance(found, Availability) or not isinstance(found.reason, str) or not found.reason.strip():
         raise Broken(
             f"available() gives {found!r}",
-            advice="return Availability(True, 'what it runs on') or Availability(False, 'why not, and what would help')",
+            advice="return Availability(True, 'what it runs on') or Availability(False, 'why not, and what helps')",
         )
     backend = case.backend()
     torch.zeros(1, device=backend.device)

@@ -98,9 +98,10 @@ def batch_invariance(case: ComponentCase) -> None:
         for rows in (torch.tensor([0]), torch.tensor([3]), torch.tensor([4, 1, 2])):
             alone = case.call(part, inputs.rows(rows))
             if together.dim() == 0 or len(together) != SAMPLES or not close(alone, together[rows], 1e-9):
+                before = together[rows[:1]] if together.dim() else together
                 raise Broken(
                     "a sample's value changes with the batch it is in",
-                    shown=f"sample {int(rows[0])} of 5 gives {some(together[rows[:1]] if together.dim() else together)}, "
+                    shown=f"sample {int(rows[0])} of {SAMPLES} gives {some(before)}, "
                     f"in a batch of {len(rows)} it gives {some(alone[:1] if alone.dim() else alone)}",
                     advice="reduce over the axes behind the first only, e.g. z.flatten(1).sum(1); no mean over axis 0",
                 )

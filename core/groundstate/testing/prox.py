@@ -179,12 +179,12 @@ def _no_rise(part: Term, z: Tensor, a: Tensor, step: float, weight: float) -> No
 
     slope = ((z.flatten(1) @ a.T - target) @ a).view_as(z)
     after = apply(part, z - step * slope, step * weight, z)
-    rise = energy(after) - energy(z)
+    rise = (energy(after) - energy(z)).detach()
     worst = int(rise.argmax())
-    if float(rise[worst]) > 1e-8 * (1 + float(energy(z)[worst].abs())):
+    if float(rise[worst]) > 1e-8 * (1 + float(energy(z)[worst].detach().abs())):
         raise Broken(
             "a proximal step raises the energy",
-            shown=f"z = {some(z[worst])}, step 1/(L + {weight}·curvature): the energy rises by {float(rise[worst]):.4g}",
+            shown=f"z = {some(z[worst])}, step 1/(L + {weight}·curvature): it rises by {float(rise[worst]):.4g}",
             advice="curvature() must bound what the majoriser adds, and prox majorise at z, not at v",
         )
 
@@ -195,14 +195,14 @@ def dual_norm_is_a_bound(case: TermCase) -> None:
     if part.dual_norm is None:
         raise NotApplicable("it has no dual_norm")
     c = points(case, part)
-    claimed = part.dual_norm(c)
+    claimed: Tensor = part.dual_norm(c).detach()
     if claimed.shape != (len(c),):
         raise Broken(f"dual_norm returns {tuple(claimed.shape)}; it must be (batch,)", shown=f"c of {tuple(c.shape)}")
     best = torch.zeros(len(c), dtype=c.dtype)
     shown = c
     for u in _directions(part, c):
         u = u.clamp_min(0) if part.non_negative else u
-        cost = part.energy(u)
+        cost = part.energy(u).detach()
         ratio = torch.where(cost > 0, (c * u).flatten(1).sum(1) / cost.clamp_min(1e-300), best)
         shown = torch.where((ratio > best).view(-1, *[1] * (c.dim() - 1)), u, shown)
         best = torch.maximum(best, ratio)
@@ -210,7 +210,8 @@ def dual_norm_is_a_bound(case: TermCase) -> None:
         worst = int((best - claimed).argmax())
         raise Broken(
             "some u has ⟨c, u⟩ / energy(u) above dual_norm(c)",
-            shown=f"c = {some(c[worst])}, u = {some(shown[worst])}: {float(best[worst]):.6g} > {float(claimed[worst]):.6g}",
+            shown=f"c = {some(c[worst])}, u = {some(shown[worst])}: "
+            f"{float(best[worst]):.6g} > {float(claimed[worst]):.6g}",
             advice="a bound may be too large, never too small: a certificate of optimality would be wrong",
         )
     if bool((claimed > 2 * case.setting.units**0.5 * best + 1e-9).any()):

@@ -50,7 +50,8 @@ def _of(mark: pytest.Mark, metafunc: pytest.Metafunc) -> list[tuple[str, Callabl
     from groundstate.errors import GroundstateError
     from groundstate.testing import Examination, find
 
-    what, kind = mark.kwargs.get("plugin", *mark.args), mark.kwargs.get("kind")
+    what: Any = mark.args[0] if mark.args else mark.kwargs["plugin"]
+    kind = mark.kwargs.get("kind")
     given = {key: mark.kwargs.get(key) for key in ("fields", "batch")}
     try:
         targets = find(what, kind=kind, folder=metafunc.definition.path.parent)

@@ -58,54 +58,76 @@ class ReferenceData(Reconstruction):
 
 
 class ReferenceTerm(Regulariser):
-    """The penalty of one structure, by its formula. norm: whether a duality gap may be asked of it."""
+    """The penalty of one structure, by its formula."""
 
     def __init__(self, form: Structure, weight: float = 1.0) -> None:
         super().__init__(weight=weight)
         self.form = form
-        self.norm = not isinstance(form, (Ridge, Inhibition))  # type: ignore[misc]
-        self.quadratic = isinstance(form, Ridge)  # type: ignore[misc]
         self.non_negative = bool(getattr(form, "non_negative", False))
-        if isinstance(form, Ridge):
-            self.prox = None
 
     def energy(self, z: Tensor) -> Tensor:
         value = value_of(self.form, z)
         assert value is not None
         return value
 
-    def prox(self, v: Tensor, step: Step, z: Tensor) -> Tensor:
-        return prox_of(self.form, v, step, z)
-
     def curvature(self) -> float:
-        if isinstance(self.form, Inhibition):
-            return (
-                2 * float(self.form.weight) * float(torch.linalg.eigvalsh(self.form.matrix.double())[-1].clamp_min(0))
-            )
-        return 0.0
+        if not isinstance(self.form, Inhibition):
+            return 0.0
+        largest = float(torch.linalg.eigvalsh(self.form.matrix.double())[-1].clamp_min(0))
+        return 2 * float(self.form.weight) * largest
 
     def structure(self) -> Structure:
         return self.form
 
 
+class ReferenceRidge(ReferenceTerm):
+    """½‖z‖², in the smooth part."""
+
+    quadratic = True
+
+
+class ReferenceInhibition(ReferenceTerm):
+    """What has a proximal map and is no norm."""
+
+    def prox(self, v: Tensor, step: Step, z: Tensor) -> Tensor:
+        return prox_of(self.form, v, step, z)
+
+
+class ReferenceNorm(ReferenceInhibition):
+    """What a duality gap may be asked of."""
+
+    norm = True
+
+
+def term_of(form: Structure, weight: float = 1.0) -> ReferenceTerm:
+    """The term of a structure that is known here."""
+    match form:
+        case Ridge():
+            return ReferenceRidge(form, weight)
+        case Inhibition():
+            return ReferenceInhibition(form, weight)
+    return ReferenceNorm(form, weight)
+
+
 def value_of(form: Structure, z: Tensor) -> Tensor | None:
     """The penalty that a structure describes, (batch,); None for a structure that is not known here."""
     flat = z.flatten(1)
+    value: Tensor | None = None
     match form:
         case L1():
-            return flat.abs().sum(1) * form.weight
+            value = flat.abs().sum(1) * form.weight
         case Ridge():
-            return 0.5 * flat.square().sum(1) * form.weight
+            value = 0.5 * flat.square().sum(1) * form.weight
         case Groups():
             weight = torch.as_tensor(form.weight, dtype=z.dtype)
-            return (weight * _pools(form, flat).norm(dim=2)).sum(1)
+            value = (weight * _pools(form, flat).norm(dim=2)).sum(1)
         case Tree():
             weight = torch.as_tensor(form.weight, dtype=z.dtype).expand(flat.shape[1])
-            return torch.stack([weight[g] * flat[:, rows].norm(dim=1) for g, rows in _branches(form)]).sum(0)
+            value = torch.stack([weight[g] * flat[:, rows].norm(dim=1) for g, rows in _branches(form)]).sum(0)
         case Inhibition():
             size, matrix = flat.abs(), form.matrix.to(z.dtype)
-            return form.weight * (form.sparsity * size.sum(1) + ((size @ matrix) * size).sum(1))
-    return None
+            value = form.weight * (form.sparsity * size.sum(1) + ((size @ matrix) * size).sum(1))
+    return value
 
 
 def _pools(form: Groups, flat: Tensor) -> Tensor:
@@ -162,7 +184,7 @@ def _soft(flat: Tensor, threshold: Tensor) -> Tensor:
 
 
 def _shrink(part: Tensor, threshold: Tensor) -> Tensor:
-    norm = part.norm(dim=1, keepdim=True)
+    norm: Tensor = part.norm(dim=1, keepdim=True)
     return part * (1 - threshold / norm.clamp_min(1e-300)).clamp_min(0)
 
 
@@ -185,7 +207,7 @@ def problem_of(
     setting = Setting((inputs,), (units,))
     decoder = ReferenceDecoder(setting, matrix, open_=open_)
     terms: dict[str, Any] = {"data": ReferenceData(open_=open_)}
-    terms |= {name: ReferenceTerm(form, weight) for name, form in penalties.items()}
+    terms |= {name: term_of(form, weight) for name, form in penalties.items()}
     x = torch.randn(samples, inputs, generator=generator(21), dtype=torch.float64)
     x = x / x.norm(dim=1, keepdim=True)
     for part in (decoder, *terms.values()):

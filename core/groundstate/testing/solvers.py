@@ -42,7 +42,7 @@ class SolverCase:
         """The solver, as exact as its config allows. NotApplicable where it does not iterate."""
         make(self.subject)
         wanted = {"tolerance": TOLERANCE, "max_iterations": 5000, **changes}
-        solver = None
+        solver: Solver[Any] | None = None
         while solver is None:
             try:
                 solver = self.subject.make(**wanted)

@@ -86,7 +86,8 @@ class Setting:
         """A dictionary with unit columns, (n, units), float64."""
         n = int(torch.Size(self.input_shape).numel())
         d = torch.randn(n, self.units, generator=generator(7), dtype=torch.float64)
-        return d / d.norm(dim=0)
+        norms: Tensor = d.norm(dim=0)
+        return d / norms
 
     def context(self, seed: int = 0) -> Context:
         """What a component sees while it is built."""
@@ -113,7 +114,7 @@ def make(subject: Subject) -> Any:
         key = ".".join(map(str, detail["loc"]))
         raise Broken(
             f"{subject} cannot be made: {key}: {detail['msg']}",
-            advice="say what it can be tried with: examples: ClassVar = [{…}] in the class, or fields given to the test",
+            advice="say what it can be tried with: examples = ({…},) in the class, or fields given to the test",
         ) from error
 
 

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from groundstate.components import Context, Memory, Regulariser
-from groundstate.errors import PluginError
 from groundstate.inference import Step
-from groundstate.structure import L1, Groups, Inhibition, Structure
+from groundstate.structure import L1, Groups, Structure
 
 from . import disjoint, overlapping
-from .pools import PoolFields, Pools
+from .pools import PoolFields, Pools, flat_units, one_step_per_sample
 
 DENSE = 1 << 22
 """Largest units × pools at which sums over overlapping pools are one matrix product."""
@@ -98,10 +97,8 @@ class Group(Regulariser):
 
     norm = True
     examples: ClassVar[Sequence[Mapping[str, Any]]] = (
-        {"size": 4},
         {"size": 3, "window_weights": "gaussian", "non_negative": True},
         {"sheet": (6, 6), "window": (3, 3)},
-        {"sheet": (6, 6), "window": (3, 2), "window_weights": "gaussian"},
         {"maps": 2, "positions": 2},
         {"size": 6, "smoothing": 0.1},
     )
@@ -143,10 +140,8 @@ class Group(Regulariser):
     def select(self, units: Tensor) -> None:
         """Keep only these units (of the code's first axis); from then on the config lists the pools."""
         super().select(units)
-        rest = self.code_shape[1:]
-        flat = torch.arange(self.pools.units).view(self.code_shape)[units.cpu()].flatten()
-        self.pools = self.pools.select(flat)
-        self.code_shape = (len(units), *rest)
+        self.pools = self.pools.select(flat_units(units, self.code_shape))
+        self.code_shape = (len(units), *self.code_shape[1:])
         self._layout = None
         described = {name: field.default for name, field in PoolFields.model_fields.items()}
         pools, weights = self.pools.lists()
@@ -179,7 +174,7 @@ class Group(Regulariser):
         flat = v.flatten(1)
         if self.non_negative:
             flat = flat.clamp_min(0)
-        level = _per_sample(step, flat)
+        level = one_step_per_sample(step, flat)
         if layout.tilings is not None:
             return overlapping.prox(layout.tilings, flat, level, tolerance, memory).view_as(v)
         parts = disjoint.prox(layout.parts(flat), level[:, None] * layout.radius, layout.entries)
@@ -202,12 +197,12 @@ class Group(Regulariser):
         return overlapping.dual_norm(layout.tilings, flat, at, memory, tolerance)
 
     def prox_after(self, earlier: Sequence[Structure | None]) -> bool:
-        """Exact after soft thresholds, overlapping or not.
+        """Exact after a soft threshold, overlapping or not.
 
         This prox shrinks entries without changing a sign, so a subgradient of the L1 part at its input is one at
         its output (Yuan, Liu & Ye 2011, theorem 1; Yu 2013).
         """
-        return all(isinstance(form, (L1, Inhibition)) for form in earlier)
+        return all(isinstance(form, L1) for form in earlier)
 
     def structure(self) -> Groups | None:
         """The pools as a Groups structure; None where smoothing makes them another energy."""
@@ -215,10 +210,10 @@ class Group(Regulariser):
             return None
         pools = self.pools
         return Groups(
-            weight=torch.ones(len(pools.index)),
+            weight=torch.ones(len(pools.index), dtype=torch.float64),
             index=pools.index,
             disjoint=pools.disjoint,
-            scale=None if pools.scale is None else pools.scale.to(torch.get_default_dtype()),
+            scale=pools.scale,
             non_negative=self.non_negative,
         )
 
@@ -227,12 +222,3 @@ class Group(Regulariser):
         if self.config.smoothing:
             return f"Σ_P √(‖{entry}‖₂² + {self.config.smoothing:g})"
         return f"Σ_P ‖{entry}‖₂" + (", z ≥ 0" if self.non_negative else "")
-
-
-def _per_sample(step: Step, flat: Tensor) -> Tensor:
-    """The step as one number per sample, (batch,)."""
-    if not isinstance(step, Tensor):
-        return flat.new_full((len(flat),), step)
-    if step.numel() not in (1, len(flat)):
-        raise PluginError(f"a prox over pools takes one step per sample, not shape {tuple(step.shape)}")
-    return step.reshape(-1).expand(len(flat))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,15 +10,18 @@ from torch import Tensor
 
 from groundstate.parameters import Constraint, select_units
 
-NEWTON_STEPS = 50
-BACKTRACKS = 30
+ROUNDS = 500
+"""Newton steps in one stage at most; a handful is the rule."""
+STAGE = 4.0
+"""The bound is lowered by this factor from stage to stage."""
+LEAST_DAMPING, MOST_DAMPING = 1e-9, 1e3
 
 
 @dataclass(frozen=True)
 class InhibitionSet(Constraint):
     """Symmetric, non-negative, zero diagonal, zero where ``allowed`` is False, every row's sum at most ``row_sum``.
 
-    allowed: (units, units) bool, symmetric, False on the diagonal.
+    allowed: (*code_shape, *code_shape) bool, symmetric over the units, False on the diagonal.
     """
 
     allowed: Tensor
@@ -26,54 +30,95 @@ class InhibitionSet(Constraint):
     def project_(self, value: Tensor) -> None:
         """The nearest point in the Frobenius norm: S_ij = max(0, M_ij − μ_i − μ_j), M the symmetric part of value.
 
-        The multipliers μ ≥ 0 of the row sums solve a convex problem with a piecewise linear gradient; Newton
-        steps on the rows that are not at their bound, each with a line search, end in a few rounds. Nothing is
-        kept between calls, so that a resumed run projects to the same bits.
+        The multipliers μ ≥ 0 of the row sums minimise the dual ¼‖S‖² + r Σ_i μ_i. Nothing is kept between calls,
+        so that a resumed run projects to the same bits.
         """
-        allowed = self.allowed.to(value.device)
-        start = (0.5 * (value + value.T)).double().masked_fill(~allowed, -torch.inf)
-        value.copy_(_shrunk(start, self._multipliers(start)))
+        flat = _square(value.detach()).double()
+        # an entry that is 0 at μ = 0 stays 0, so what is forbidden needs no other mark
+        start = (0.5 * (flat + flat.T)).masked_fill_(~self._allowed(value), 0).clamp_min_(0)
+        nearest = _shrunk(start, self._multipliers(start))
+        # what rounding leaves above the bound
+        share = (self.row_sum / nearest.sum(1).clamp_min(self.row_sum)).to(nearest)
+        value.copy_((nearest * torch.minimum(share[:, None], share[None, :])).view_as(value))
+
+    def _allowed(self, value: Tensor) -> Tensor:
+        return _square(self.allowed.to(value.device))
 
     def _multipliers(self, start: Tensor) -> Tensor:
+        """The dual's minimum over μ ≥ 0, by Newton steps: its gradient is piecewise linear, so they end exactly once
+        the set of positive entries is found. Rows far above the bound come down to it in stages.
+        """
         mu = start.new_zeros(len(start))
-        scale = self.row_sum + float(start.clamp_min(0).sum(1).max())
-        for _ in range(NEWTON_STEPS):
-            shrunk = _shrunk(start, mu)
-            slope = self.row_sum - shrunk.sum(1)  # of the dual, which is minimised over μ ≥ 0
-            if float(torch.minimum(mu, slope).abs().max()) <= 1e-13 * scale:
+        if not bool(torch.isfinite(start).all()):
+            return mu  # the learner's to report
+        rounding = 16 * torch.finfo(start.dtype).eps * float(start.max())
+        bound = max(self.row_sum, float(start.sum(1).max()) / STAGE)
+        while bound > self.row_sum:
+            mu = self._descend(start, mu, bound, 0.1 * bound)
+            bound = max(self.row_sum, bound / STAGE)
+        return self._descend(start, mu, bound, 1e-14 * bound + rounding)
+
+    def _descend(self, start: Tensor, mu: Tensor, bound: float, accuracy: float) -> Tensor:
+        """mu after damped Newton steps, each of which lowers the dual, to a residual of at most ``accuracy``."""
+        damping = LEAST_DAMPING
+        shrunk = _shrunk(start, mu)
+        for _ in range(ROUNDS):
+            slope = bound - shrunk.sum(1)
+            rest = _rest(mu, slope)
+            if rest <= accuracy:
                 break
-            rows = ((mu > 0) | (slope < 0)).nonzero().flatten()
-            active = (shrunk > 0)[rows][:, rows].double()
-            hessian = active + torch.diag((shrunk > 0)[rows].double().sum(1) + 1e-12)
-            move = torch.zeros_like(mu)
-            move[rows] = -torch.linalg.solve(hessian, slope[rows])
-            mu = self._search(start, mu, move, slope)
+            ahead = (mu + _newton(mu, shrunk > 0, slope, damping)).clamp_min(0)
+            further = _shrunk(start, ahead)
+            promised = float(slope @ (ahead - mu))
+            lower = _dual(further, ahead, bound) <= _dual(shrunk, mu, bound) + 1e-4 * promised
+            # near the minimum the dual changes by less than it can show
+            if lower or _rest(ahead, bound - further.sum(1)) < 0.5 * rest:
+                mu, shrunk, damping = ahead, further, max(0.1 * damping, LEAST_DAMPING)
+            elif damping > MOST_DAMPING:
+                break
+            else:
+                damping *= 10
         return mu
 
-    def _search(self, start: Tensor, mu: Tensor, move: Tensor, slope: Tensor) -> Tensor:
-        """Along the projected Newton direction, the first point that lowers the dual enough."""
-        before = self._dual(start, mu)
-        step = 1.0
-        for _ in range(BACKTRACKS):
-            ahead = (mu + step * move).clamp_min(0)
-            if self._dual(start, ahead) <= before + 1e-4 * float(slope @ (ahead - mu)):
-                return ahead
-            step *= 0.5
-        return (mu - slope / (2 * len(mu))).clamp_min(0)
-
-    def _dual(self, start: Tensor, mu: Tensor) -> float:
-        return float(0.25 * _shrunk(start, mu).square().sum() + self.row_sum * mu.sum())
-
     def violation(self, value: Tensor) -> float:
-        forbidden = value.masked_fill(self.allowed.to(value.device), 0).abs().max()
-        excess = (value.sum(1) - self.row_sum).clamp_min(0).max()
-        asymmetry = (value - value.T).abs().max()
-        return float(torch.stack([forbidden, excess, asymmetry, (-value).clamp_min(0).max()]).max())
+        flat = _square(value)
+        forbidden = flat.masked_fill(self._allowed(value), 0).abs().max()
+        excess = (flat.sum(1) - self.row_sum).clamp_min(0).max()
+        asymmetry = (flat - flat.T).abs().max()
+        return float(torch.stack([forbidden, excess, asymmetry, (-flat).clamp_min(0).max()]).max())
 
     def select(self, dim: int, units: Tensor) -> Constraint:
         """The mask keeps these units along one axis; both axes are asked for in turn."""
         return replace(self, allowed=select_units(self.allowed, (dim,), units.to(self.allowed.device)))
 
 
+def _square(value: Tensor) -> Tensor:
+    """(units, units), of a matrix whose two axes may be code shapes."""
+    return value.reshape(math.isqrt(value.numel()), -1)
+
+
 def _shrunk(start: Tensor, mu: Tensor) -> Tensor:
-    return (start - mu[:, None] - mu[None, :]).clamp_min(0)
+    return (start - mu[:, None]).sub_(mu[None, :]).clamp_min_(0)
+
+
+def _newton(mu: Tensor, positive: Tensor, slope: Tensor, damping: float) -> Tensor:
+    """The move to the dual's minimum over the rows that are not at rest, with the positive entries as they are.
+
+    damping: multiplies the rows' curvatures and is added; the Hessian is singular where the positive entries fall
+    into two sides, and 0 at a row that has none.
+    """
+    rows = ((mu > 0) | (slope < 0)).nonzero().flatten()
+    degree = positive.sum(1)[rows].to(mu)
+    hessian = positive[rows][:, rows].to(mu)
+    hessian.diagonal().add_(degree).add_(damping * degree.clamp_min(1))
+    move = torch.zeros_like(mu)
+    move[rows] = torch.cholesky_solve(-slope[rows, None], torch.linalg.cholesky(hessian))[:, 0]
+    return move
+
+
+def _dual(shrunk: Tensor, mu: Tensor, bound: float) -> float:
+    return float(0.25 * shrunk.square().sum() + bound * mu.sum())
+
+
+def _rest(mu: Tensor, slope: Tensor) -> float:
+    return float(torch.minimum(mu, slope).abs().max())

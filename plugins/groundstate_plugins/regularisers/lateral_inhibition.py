@@ -61,6 +61,7 @@ class InhibitionTerm(Regulariser, ABC):
 
     def build(self, context: Context) -> None:
         """Make S, a parameter where it is learned and a buffer where it is given."""
+        self._places = context.units // context.code_shape[0]
         allowed = self.allowed(context.units)
         start = self.start(allowed)
         if self.config.learn:
@@ -96,6 +97,9 @@ class InhibitionTerm(Regulariser, ABC):
         return all(isinstance(form, L1) for form in earlier)
 
     def select(self, units: Tensor) -> None:
+        """Keep these units, indices along the code's first axis: all entries of each in the flat code."""
+        entries = torch.arange(self._places, device=units.device)
+        units = (units[:, None] * self._places + entries).flatten()
         super().select(units)
         if not self.config.learn:
             self.register_buffer("matrix", select_units(self.matrix, (0, 1), units))
@@ -108,6 +112,12 @@ class InhibitionTerm(Regulariser, ABC):
 
 class LateralInhibition(InhibitionTerm):
     """α‖z‖₁ + |z|ᵀS|z| between any two units, S given by a file or a rule, or learned from there."""
+
+    examples = (
+        {},
+        {"rule": "constant", "strength": 0.1, "non_negative": True},
+        {"rule": "constant", "strength": 0.1, "learn": True, "row_sum": 5.0},
+    )
 
     class Config(InhibitionTerm.Config):
         matrix: ConfigPath | None = Field(

@@ -17,7 +17,7 @@ from groundstate.components import Memory
 from .overlapping_curvature import Curvature
 from .tilings import Tilings, norms_of
 
-SWEEPS = 1000
+SWEEPS = 300
 """At the most, from a cold start."""
 WARM_SWEEPS = 50
 """At the most with multipliers from the last call: the rest is left to the next one, which goes on from there."""
@@ -135,7 +135,7 @@ def prox(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory: M
     """argmin_u level·Σ_P w_P‖b_P∘u_P‖ + ½‖u − v‖², each sample to a duality gap of tolerance·½‖v‖².
 
     v: (batch, units); level: (batch,). memory keeps the multipliers, on unit balls, for the next call. Samples
-    that are done leave the sweeps. A sample that is not done after 1000 sweeps, 50 from a warm start, gets what
+    that are done leave the sweeps. A sample that is not done after 300 sweeps, 50 from a warm start, gets what
     there is. Backward passes solve with the exact Jacobian on the pools that are not 0.
     """
     result: Tensor = _Prox.apply(v, level, tilings, tolerance, memory)

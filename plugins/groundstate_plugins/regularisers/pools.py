@@ -11,7 +11,8 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
 from groundstate.components import Plugin
-from groundstate.errors import InputError
+from groundstate.errors import InputError, PluginError
+from groundstate.inference import Step
 
 Pair = tuple[PositiveInt, PositiveInt]
 UnitNumber = Annotated[int, Field(ge=0)]
@@ -205,6 +206,20 @@ class PoolFields(Plugin.Config):
         distance = (offsets - (width - 1) / 2) / (width / 3)
         weights = torch.exp(-0.5 * distance.square().sum(1)).expand(index.shape).gather(1, order)
         return Pools(index, torch.where(index >= 0, weights, 0.0), units)
+
+
+def flat_units(units: Tensor, code_shape: tuple[int, ...]) -> Tensor:
+    """Numbers in the flattened code of these units of its first axis."""
+    return torch.arange(prod(code_shape)).view(code_shape)[units.cpu()].flatten()
+
+
+def one_step_per_sample(step: Step, flat: Tensor) -> Tensor:
+    """A prox's step as one number per sample, (batch,)."""
+    if not isinstance(step, Tensor):
+        return flat.new_full((len(flat),), step)
+    if step.numel() not in (1, len(flat)):
+        raise PluginError(f"a prox over pools takes one step per sample, not shape {tuple(step.shape)}")
+    return step.reshape(-1).expand(len(flat))
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

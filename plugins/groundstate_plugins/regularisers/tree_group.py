@@ -1,87 +1,169 @@
-"""Tree-structured group sparsity: a unit may be active only with its ancestors."""
+"""Tree-structured group sparsity: a sum of norms over nested groups, each node with its descendants."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from groundstate.components import Context, Regulariser
+from groundstate.errors import InputError
 from groundstate.inference import Step
 from groundstate.structure import L1, Structure, Tree
-from groundstate_plugins.regularisers.trees import TreeFields, described
+
+from .pools import flat_units, one_step_per_sample
+from .trees import TreeFields
+
+BISECTIONS = 200
+"""More than either precision has bits, from any two bounds."""
 
 
 class TreeGroup(Regulariser):
-    """Σ_g w_g‖z_g‖₂ over a group for each node: it and all its descendants (Jenatton et al. 2011).
+    """Σ_g w_g‖z_g‖₂ over the groups g of a forest: each unit with all its descendants.
 
-    With z ≥ 0 the prox is that of max(v, 0): norms of absolute values never change a sign.
+    A unit can only be active where all its ancestors' groups are. The prox is exact: one pass from the leaves to the
+    roots (Jenatton, Mairal, Obozinski & Bach 2011).
     """
 
     norm = True
-    members: Tensor  # (units, units): row i is 1 at the members of the group rooted at i
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
+        {"branching": [4, 2, 3], "decay": 0.7},
+        {"branching": [[3, 2], [3, 8]], "non_negative": True},
+    )
+
+    examples = ({"branching": [4, 2, 3]}, {"branching": [4, 2, 3], "non_negative": True})
 
     class Config(TreeFields, Regulariser.Config):
-        decay: float = Field(1.0, gt=0, description="weight of a group: decay to the power of its root's depth")
+        decay: float = Field(
+            1.0,
+            gt=0,
+            allow_inf_nan=False,
+            description="a group's weight falls (or rises) by this per level: w = decay^depth, 1 at the roots; > 0",
+        )
         non_negative: bool = Field(False, description="restrict codes to z ≥ 0")
+        nodes: list[Annotated[int, Field(ge=0)]] | None = Field(
+            None,
+            min_length=1,
+            description="the node of the trees that each unit of the code is; by default all nodes in order. "
+            "Nodes that no unit is, as after pruning, count as 0",
+        )
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(**fields)
         self.non_negative = self.config.non_negative
 
     def build(self, context: Context) -> None:
-        """Lay the trees on the code; InputError where they do not fit."""
-        forest = self.config.forest()
-        forest.require_units(context.units)
-        depth = forest.depth()
-        self._levels = [(depth == level).nonzero().flatten() for level in range(int(depth.max()) + 1)]
-        self._parent = forest.parent
-        members = forest.ancestors().T | torch.eye(len(forest), dtype=torch.bool)
-        self.register_buffer("members", members.to(torch.get_default_dtype()), persistent=False)
-        weight = self.config.decay ** depth.to(torch.get_default_dtype())
-        self.register_buffer("group_weight", weight, persistent=False)
+        """Lay the trees out on the code; InputError where their sizes differ."""
+        self.code_shape = context.code_shape
+        self.forest = self.config.forest()
+        if self.config.nodes is None:
+            self.forest = self.config.on(context.units)
+            self.nodes = torch.arange(context.units)
+        else:
+            self.nodes = torch.tensor(self.config.nodes)
+            self._check_nodes(context.units)
+        self.levels = self.forest.levels()
+        self.depth_weights = self.config.decay ** self.forest.depth().double()
 
-    def energy(self, z: Tensor) -> Tensor:
-        """z: (batch, *code_shape). Returns (batch,)."""
-        squares = z.flatten(1).square() @ self.members.T
-        # the gradient of a norm at 0 is taken as 0, as the subdifferential allows
-        norms = torch.where(squares > 0, squares.clamp_min(torch.finfo(z.dtype).tiny).sqrt(), 0.0)
-        return norms @ self.get_buffer("group_weight")
-
-    def prox(self, v: Tensor, step: Step) -> Tensor:
-        """One pass from the leaves to the roots, each group shrunk as a block; exact (Jenatton et al. 2011, § 3)."""
-        u = v.flatten(1)
-        u = u.clamp_min(0) if self.non_negative else u
-        size = step.flatten(1) if isinstance(step, Tensor) and step.dim() > 0 else step
-        weight = self.get_buffer("group_weight")
-        for roots in reversed(self._levels):
-            members = self.members[roots.to(u.device)]
-            norms = (u.square() @ members.T).sqrt()
-            kept = (1 - size * weight[roots] / norms.clamp_min(torch.finfo(u.dtype).tiny)).clamp_min(0)
-            # groups of one level are disjoint; a unit in none of them keeps its value
-            inside = members.sum(0)
-            u = u * (kept @ members + (1 - inside))
-        return u.view_as(v)
-
-    def prox_after(self, earlier: Sequence[Structure | None]) -> bool:
-        """True after L1: single units are the smallest groups of all."""
-        return all(isinstance(form, L1) for form in earlier)
-
-    def structure(self) -> Tree:
-        return Tree(parent=self._parent, weight=self.get_buffer("group_weight"), non_negative=self.non_negative)
+    def _check_nodes(self, units: int) -> None:
+        if len(self.nodes) != units or len(self.nodes.unique()) != units:
+            raise InputError(f"nodes: {len(self.nodes.unique())} different nodes, but the code has {units} units")
+        if int(self.nodes.max()) >= len(self.forest):
+            raise InputError(
+                f"nodes: there is no node {int(self.nodes.max())}; the trees have {len(self.forest)}, from 0"
+            )
 
     def select(self, units: Tensor) -> None:
+        """Keep only these units (of the code's first axis); the trees stay, with nodes that no unit is."""
         super().select(units)
-        forest = self.config.forest().select(units.cpu())
-        self.config = self.config.model_copy(update=described(forest))
-        shapes = Context((1,), (len(forest),), torch.Generator())
-        like = self.members
-        self.build(shapes)
-        self.to(like)
+        self.nodes = self.nodes[flat_units(units, self.code_shape)]
+        self.code_shape = (len(units), *self.code_shape[1:])
+        self.config = self.config.model_copy(update={"nodes": self.nodes.tolist()})
+
+    def energy(self, z: Tensor) -> Tensor:
+        """z: (batch, *code_shape), its flat units the trees' nodes. Returns (batch,)."""
+        sums = self._on_nodes(z.flatten(1).square())
+        for units, above in self._upwards(z.device):
+            if above is not None:
+                sums = sums.index_add(1, above, sums.index_select(1, units))
+        active = sums > 0
+        norms = torch.where(active, torch.where(active, sums, 1.0).sqrt(), 0.0)
+        return norms @ self.depth_weights.to(z)
+
+    def prox(self, v: Tensor, step: Step) -> Tensor:
+        """argmin_u step·Ω(u) + ½‖u − v‖², exact; v: (batch, *code_shape), step: > 0, one number or one per sample."""
+        flat = v.flatten(1)
+        if self.non_negative:
+            flat = flat.clamp_min(0)
+        level = one_step_per_sample(step, flat)
+        square = self._on_nodes(flat.square())
+        shrinks = self._shrinks(square, level)
+        scale = torch.ones_like(square)
+        for (units, above), shrink in zip(reversed(self._upwards(v.device)), reversed(shrinks), strict=True):
+            inherited = shrink if above is None else shrink * scale.index_select(1, above)
+            scale = scale.index_copy(1, units, inherited)
+        return (flat * scale.index_select(1, self.nodes.to(v.device))).view_as(v)
+
+    def _shrinks(self, square: Tensor, level: Tensor) -> list[Tensor]:
+        """By what each group shrinks once those below it have, per depth from the leaves; square: (batch, nodes)."""
+        weights = self.depth_weights.to(square)
+        shrinks = []
+        for units, above in self._upwards(square.device):
+            size = square.index_select(1, units)
+            threshold = level[:, None] * weights[units]
+            active = size > threshold.square()
+            shrink = torch.where(active, 1 - threshold / torch.where(active, size, 1.0).sqrt(), 0.0)
+            shrinks.append(shrink)
+            if above is not None:
+                square = square.index_add(1, above, shrink.square() * size)
+        return shrinks
+
+    def _upwards(self, device: torch.device) -> list[tuple[Tensor, Tensor | None]]:
+        """The nodes of each depth with their parents, deepest first; None for the roots'."""
+        steps: list[tuple[Tensor, Tensor | None]] = []
+        for depth, units in reversed(list(enumerate(self.levels))):
+            above = self.forest.parent[units].to(device) if depth else None
+            steps.append((units.to(device), above))
+        return steps
+
+    def _on_nodes(self, values: Tensor) -> Tensor:
+        """(batch, units) to (batch, nodes), 0 at nodes that no unit is."""
+        if len(self.nodes) == len(self.forest) and self.config.nodes is None:
+            return values
+        return values.new_zeros(len(values), len(self.forest)).index_copy(1, self.nodes.to(values.device), values)
+
+    def dual_norm(self, c: Tensor) -> Tensor:
+        """sup ⟨c, u⟩ over Ω(u) ≤ 1, (batch,): the least level at which the prox of c is 0, by bisection."""
+        flat = c.flatten(1)
+        if self.non_negative:
+            flat = flat.clamp_min(0)
+        square = self._on_nodes(flat.square())
+        weights = self.depth_weights.to(c)
+        high = (square.sqrt() / weights).amax(1)  # each entry borne by its own group alone
+        low = torch.zeros_like(high)
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            if bool(((middle <= low) | (middle >= high)).all()):
+                break
+            left = self._shrinks(square, middle)[-1].amax(1) > 0
+            low, high = torch.where(left, middle, low), torch.where(left, high, middle)
+        return high
+
+    def prox_after(self, earlier: Sequence[Structure | None]) -> bool:
+        """Exact after a soft threshold: this prox changes no sign (Yu 2013)."""
+        return all(isinstance(form, L1) for form in earlier)
+
+    def structure(self) -> Tree | None:
+        """The trees as a Tree structure; None where pruning has left a unit without its parent."""
+        pruned = self.forest.select(self.nodes)
+        above = self.forest.parent[self.nodes]
+        if not bool(torch.isin(above[above >= 0], self.nodes).all()):
+            return None
+        return Tree(weight=self.depth_weights[self.nodes], parent=pruned.parent, non_negative=self.non_negative)
 
     def formula(self) -> str:
-        condition = ", z ≥ 0" if self.non_negative else ""
-        return f"Σ_g w_g‖z_g‖₂{condition}"
+        weight = "" if self.config.decay == 1 else f"{self.config.decay:g}^depth · "
+        return f"Σ_g {weight}‖z_g‖₂, g: a unit with its descendants" + (", z ≥ 0" if self.non_negative else "")

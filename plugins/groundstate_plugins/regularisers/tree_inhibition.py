@@ -16,6 +16,8 @@ class TreeInhibition(InhibitionTerm):
     between the others, or learned from there.
     """
 
+    examples = ({"branching": [4, 2, 3]}, {"branching": [4, 2, 3], "learn": True, "row_sum": 5.0})
+
     class Config(TreeFields, InhibitionTerm.Config):
         pass
 

@@ -67,7 +67,8 @@ class Sender:
         self.samples: deque[Record] = deque(maxlen=10_000)
         self._opened = False
         self._sent_at = 0.0
-        self.trouble = ""
+        self._trouble = ""
+        self.problem = ""  # why the last attempt failed
 
     def run(self) -> int:
         """Deliver until the run is over and everything is in the store, or patience ends."""
@@ -87,6 +88,7 @@ class Sender:
                 wait = 0.0
                 self._note("")
             except (Away, OSError) as error:  # OSError: how far it has come cannot be written
+                self.problem = str(error)
                 self._note(f"MLflow is away: {error}")
                 wait = min(max(FIRST_WAIT, 2 * wait), LONGEST_WAIT)
             except (Blocked, Refused) as error:
@@ -198,10 +200,10 @@ class Sender:
 
     def _note(self, trouble: str) -> None:
         """Into the sender's log, when something changed."""
-        if trouble != self.trouble:
+        if trouble != self._trouble:
             text = trouble or "MLflow is back"
             print(f"{datetime.now().isoformat(timespec='seconds')} {text}", file=sys.stderr, flush=True)
-        self.trouble = trouble
+        self._trouble = trouble
 
 
 def redirect(delivery: Delivery, uri: str) -> str | None:

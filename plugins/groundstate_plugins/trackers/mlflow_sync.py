@@ -46,7 +46,7 @@ def _deliver(folder: Path, to: str | None) -> tuple[bool, str]:
     known = Delivered.load(folder)
     if code == DONE:
         return True, f"all {known.records} records are in {known.tracking_uri}, run {known.run_id}"
-    reason = known.problem if code == BLOCKED else sender.trouble
+    reason = known.problem if code == BLOCKED else sender.problem
     return False, f"{undelivered(folder)} records are not delivered: {reason}"
 
 

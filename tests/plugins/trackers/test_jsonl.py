@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from groundstate_plugins.trackers.jsonl import Jsonl
 
 from groundstate.errors import RunError
 from groundstate.run import Run, train
+from groundstate_plugins.trackers.jsonl import Jsonl
 
 
 @pytest.fixture
