@@ -17,6 +17,7 @@ from groundstate.cli.described import options
 from groundstate.config import EvaluationConfig, LearningConfig, OutputConfig, PhaseConfig, RunConfig
 from groundstate.files import write_text
 from groundstate.registry import KINDS, Entry, Registry
+from groundstate.sweep import SweepConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -83,6 +84,7 @@ def _config_page() -> str:
         "`[phases.<name>]`": PhaseConfig,
         "`[evaluation]`": EvaluationConfig,
         "`[output]`": OutputConfig,
+        "`[sweep]`": SweepConfig,
     }
     parts = [NOTE, "# Config", "The tables that the core owns; those of the plugins are in [plugins](plugins.md)."]
     for title, model in tables.items():

@@ -71,10 +71,14 @@ def reproduce(run: Path | str) -> Reproduction:
     first = find_run(run)
     record = read_record(first)
     if record.get("status") != "finished":
-        raise InputError(f"{first.name} is {record.get('status')}, so there is nothing to compare with; --resume it first")
+        raise InputError(
+            f"{first.name} is {record.get('status')}, so there is nothing to compare with; --resume it first"
+        )
     if record.get("changed"):
         steps = ", ".join(str(change["step"]) for change in record["changed"])
-        raise InputError(f"the config of {first.name} was changed on the way (step {steps}); one config cannot repeat it")
+        raise InputError(
+            f"the config of {first.name} was changed on the way (step {steps}); one config cannot repeat it"
+        )
     loaded = load_config(first / CONFIG)
     data = assemble(loaded).data.load(loaded.config.seed)
     if data.fingerprint != record["data"]["fingerprint"]:

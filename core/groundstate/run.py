@@ -559,7 +559,9 @@ def open_run(folder: Path, loaded: LoadedConfig | None = None) -> Run:
     run.metrics = dict(run.record["metrics"])
     fingerprint = run.record["data"]["fingerprint"]
     if run.splits.fingerprint != fingerprint:
-        raise InputError(f"{folder.name} was trained on other data (its fingerprint differs); it cannot go on with this")
+        raise InputError(
+            f"{folder.name} was trained on other data (its fingerprint differs); it cannot go on with this"
+        )
     return run
 
 

@@ -74,7 +74,10 @@ def test_a_run_that_says_running_but_is_silent_is_doubted(tmp_path: Path) -> Non
 
 
 def test_equal_runs_do_not_differ_but_in_name_and_time(tmp_path: Path) -> None:
-    one, two = make(tmp_path, "a"), make(tmp_path, "b", metrics={"validation/energy": 1.5, "test/x/error": 0.25, "seconds": 9})
+    one, two = (
+        make(tmp_path, "a"),
+        make(tmp_path, "b", metrics={"validation/energy": 1.5, "test/x/error": 0.25, "seconds": 9}),
+    )
     assert not any(vars(diff_runs(one, two)).values())
 
 

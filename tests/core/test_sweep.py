@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -101,8 +102,11 @@ def written(folder: Path, text: str) -> Path:
             "search.toml:3 energy.sparsity.wieght: unknown key; did you mean 'weight'?",
         ),
         ("[sweep.over]\nphases.jont.epochs = [1]\n", "search.toml:3 phases.jont.epochs: there is no [phases.jont]"),
-        ("[sweep.over]\nenergy.sparsty.weight = [0.1]\n", "energy.sparsty.weight: there is no [energy.sparsty] in the config; did you mean 'sparsity'?"),
-        ("[sweep.over]\nlearning.optimiser = ['adam', 'adm']\n", "search.toml:3 learning.optimiser: is \"adm\""),
+        (
+            "[sweep.over]\nenergy.sparsty.weight = [0.1]\n",
+            "energy.sparsty.weight: there is no [energy.sparsty] in the config; did you mean 'sparsity'?",
+        ),
+        ("[sweep.over]\nlearning.optimiser = ['adam', 'adm']\n", 'search.toml:3 learning.optimiser: is "adm"'),
         ("[sweep.over]\nmodel.decoder.units = {low = 5, high = 9}\n", "search.toml:3 model.decoder.units: is 7"),
         ("[sweep]\ntrails = 3\n", "search.toml:3 sweep.trails: unknown key; did you mean 'trials'?"),
         ("[sweep]\njobs = 0\n", "search.toml:3 sweep.jobs: is 0"),
@@ -163,6 +167,11 @@ def test_a_sweep_is_named_by_its_file_and_not_by_what_it_varies(tmp_path: Path) 
     file = written(tmp_path, "[sweep.over]\nseed = [1, 2]\n")
     assert read_sweep(file).name == "search"
     assert read_sweep(file, ["name=other"]).name == "other"
+
+
+def test_a_single_run_of_a_sweep_is_refused_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"search\.toml:3 sweep: says what `groundstate sweep` searches"):
+        load_config(written(tmp_path, "\n[sweep]\ntrials = 2\n"))
 
 
 def test_without_a_metric_nothing_can_decide(tiny: dict[str, Any]) -> None:
@@ -259,7 +268,9 @@ def test_a_database_that_cannot_be_used_is_refused(tiny: dict[str, Any], url: st
     assert records(tmp_path) == []
 
 
-def test_without_optuna_one_sentence_says_what_to_install(tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna_one_sentence_says_what_to_install(
+    tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"pip install 'groundstate\[sweep\]'"):
         sweep({**tiny, "sweep": grid()})
@@ -326,7 +337,7 @@ def test_a_trial_that_fails_is_told_and_the_others_go_on(
     assert [one["state"] for one in found] == ["failed", "finished", "failed", "finished"]
     assert found[0]["error"] == "energy.sparsity became nan"
     assert done.record["trials"] == {"failed": 2, "finished": 2}
-    with pytest.raises(RunError, match="no trial of other finished; the first: energy.sparsity became nan"):
+    with pytest.raises(RunError, match=r"no trial of other finished; the first: energy\.sparsity became nan"):
         sweep({**tiny, "name": "other", "sweep": grid(over={"seed": [1]})})
 
 
@@ -461,10 +472,8 @@ def slowed(config: dict[str, Any], epochs: int) -> dict[str, Any]:
 
 
 def kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it may just have ended
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it has just ended
 
 
 def assert_all_finished_once(folder: Path, count: int) -> None:

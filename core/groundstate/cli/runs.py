@@ -12,7 +12,9 @@ import typer
 from groundstate.cli.output import console, print_json, table
 from groundstate.errors import InputError, relative
 
-app = typer.Typer(help="Runs that are there: a list, one, or two side by side.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Runs that are there: a list, one, or two side by side.", no_args_is_help=True, rich_markup_mode=None
+)
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder, or 'last'.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
@@ -134,7 +136,9 @@ def reproduce(
 def sync(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Ids or folders of runs and sweeps; by default all.", show_default=False),
+        typer.Argument(
+            metavar="[RUN]...", help="Ids or folders of runs and sweeps; by default all.", show_default=False
+        ),
     ] = None,
     folder: Folder = Path("runs"),
     to: Annotated[

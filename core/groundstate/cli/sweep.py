@@ -30,7 +30,8 @@ def sweep(
     over: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="KEY=VALUES", help="Search this key too: a list [1, 2] or a range {low = 1e-3, high = 1, log = true}."
+            metavar="KEY=VALUES",
+            help="Search this key too: a list [1, 2] or a range {low = 1e-3, high = 1, log = true}.",
         ),
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many.")] = None,

@@ -31,6 +31,9 @@ from groundstate.registry import REGISTRY_FILE, Registry
 
 M = TypeVar("M", bound=BaseModel)
 
+SWEEP = "sweep"
+"""The table of a config file that a sweep reads, and a single run has not."""
+
 
 @dataclass(frozen=True)
 class LoadedConfig:
@@ -90,6 +93,10 @@ def load_config(source: Path | str | Mapping[str, Any], overrides: Overrides | N
     overrides: ``key.path=value`` words, or a mapping from key paths to values. InputError holds every fault.
     """
     layers, registry, file = read_layers(source, overrides)
+    for layer in layers:
+        if SWEEP in layer.values:
+            message = "says what `groundstate sweep` searches; take the table out for a single run"
+            raise InputError(Fault(message, SWEEP, layer.origin((SWEEP,)).where))
     return load_layers(layers, registry, file)
 
 

@@ -23,6 +23,8 @@ def json_schema(registry: Registry) -> Schema:
     A file that ``extends`` another may leave out what it inherits; so ``type`` and the required tables are asked
     of the others only.
     """
+    from groundstate.sweep.plan import SweepConfig  # which needs configs itself
+
     schema = RunConfig.model_json_schema()
     definitions: Schema = schema.pop("$defs", {})
     required = set(schema.pop("required", ())) - {"tracking", "callbacks"}
@@ -42,6 +44,7 @@ def json_schema(registry: Registry) -> Schema:
             "examples": published,
         },
         **schema["properties"],
+        "sweep": {**SweepConfig.model_json_schema(), "description": "what `groundstate sweep` searches"},
     }
     return {
         "$schema": DIALECT,

@@ -6,7 +6,7 @@ from groundstate.check import check
 from groundstate.errors import InputError, nearest
 from groundstate.evaluate import evaluate
 from groundstate.run import Run
-from groundstate.sweep.plan import TABLE, Plan
+from groundstate.sweep.plan import Plan
 
 
 def require_metrics(plan: Plan) -> None:
@@ -24,9 +24,9 @@ def require_metrics(plan: Plan) -> None:
     # What a callback or a reference solver adds is known when it is measured, not before.
     open_ended = bool(run.hook.final_metrics.get_hookimpls()) or run.reference is not None
     if plan.metric not in final and not open_ended:
-        raise InputError(f"{TABLE}.metric: no metric '{plan.metric}'; {nearest(plan.metric, final)}")
+        raise InputError(f"sweep.metric: no metric '{plan.metric}'; {nearest(plan.metric, final)}")
     extra = bool(run.hook.extra_metrics.get_hookimpls())
     if plan.settings.pruner != "none" and plan.prune_by not in epoch and not extra:
         raise InputError(
-            f"{TABLE}.prune_by: '{plan.prune_by}' is not measured each epoch; {nearest(plan.prune_by, epoch)}"
+            f"sweep.prune_by: '{plan.prune_by}' is not measured each epoch; {nearest(plan.prune_by, epoch)}"
         )

@@ -10,12 +10,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from groundstate.config import LoadedConfig, Overrides
-from groundstate.config.layers import Layer, Origin, Provenance, read_overrides
-from groundstate.config.load import Merged, name_of, read_layers, validate
+from groundstate.config.layers import Layer, Merged, Origin, Provenance, read_overrides
+from groundstate.config.load import SWEEP, name_of, read_layers, validate
 from groundstate.errors import Fault, InputError, relative
 from groundstate.sweep.space import Range, Space, SpaceReader
 
-TABLE, OVER = "sweep", "over"
+OVER = "over"
 TRIALS = 50
 """Of a sweep that does not say how many and is no grid."""
 
@@ -96,19 +96,19 @@ def read_sweep(
     ``key=value`` words. InputError holds what is wrong, with file and line.
     """
     layers, registry, file = read_layers(source, overrides)
-    if file is not None and TABLE in layers[-2].values and "name" not in layers[-2].values:
+    if file is not None and SWEEP in layers[-2].values and "name" not in layers[-2].values:
         # The name that it inherits is that of the config which it varies.
         layers[-2].values["name"] = name_of(file)
     merged = Merged({}, Provenance({}, Origin("", Path.cwd())))
     for layer in layers:
-        if TABLE in layer.values:
-            merged.add(Layer(layer.name, {TABLE: layer.values.pop(TABLE)}, layer.folder, layer.lines), {})
-    merged.add(Layer("command line", {TABLE: dict(settings or {})}, Path.cwd()), {})
+        if SWEEP in layer.values:
+            merged.add(Layer(layer.name, {SWEEP: layer.values.pop(SWEEP)}, layer.folder, layer.lines), {})
+    merged.add(Layer("command line", {SWEEP: dict(settings or {})}, Path.cwd()), {})
     searched = read_overrides(over or ())
-    merged.add(Layer(searched.name, {TABLE: {OVER: searched.values}}, searched.folder), {})
+    merged.add(Layer(searched.name, {SWEEP: {OVER: searched.values}}, searched.folder), {})
     table = validate(SweepTable, merged, registry).sweep
     reader = SpaceReader(merged.provenance)
-    found = {key: (one, place) for key, one, place in reader.read(table.over, (TABLE, OVER))}
+    found = {key: (one, place) for key, one, place in reader.read(table.over, (SWEEP, OVER))}
     faults = reader.faults
     if not found and not faults:
         where = relative(file.absolute()) if file is not None else ""
@@ -139,7 +139,7 @@ def _plan(settings: SweepConfig, space: Space) -> Plan:
     metric = settings.metric or learning.monitor
     if metric is None:
         message = 'name what decides, such as "validation/energy"; learning.monitor says nothing either'
-        raise InputError(Fault(message, f"{TABLE}.metric"))
+        raise InputError(Fault(message, f"{SWEEP}.metric"))
     points = len(space.grid()) if settings.sampler == "grid" else None
     trials = settings.trials or points or TRIALS
     return Plan(

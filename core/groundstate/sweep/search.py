@@ -33,7 +33,9 @@ from groundstate.sweep.study import ID, PLAN, Study, Trial, require_optuna
 from groundstate.sweep.worker import STORAGE, SWEEP, config_file, trial_lock
 
 FOLDER, BASE = "sweeps", "base.toml"
-WORKER = "import sys; sys.argv[0] = 'groundstate.sweep.worker'; from groundstate.sweep.worker import main; sys.exit(main())"
+WORKER = (
+    "import sys; sys.argv[0] = 'groundstate.sweep.worker'; from groundstate.sweep.worker import main; sys.exit(main())"
+)
 POLL = 0.1
 PROCESSES = 3
 """So many processes may die over one trial before it counts as failed."""

@@ -88,8 +88,10 @@ class Space:
         layers: list[Layer] = []
         for key, value in values.items():
             name, line = _split(self.places[key].where)
-            path = key_path(key)
-            lines = {} if line is None else {path[:length]: line for length in range(1, len(path) + 1)}
+            path: KeyPath = key_path(key)
+            lines: dict[KeyPath, int] = (
+                {} if line is None else {path[:length]: line for length in range(1, len(path) + 1)}
+            )
             layers.append(Layer(name, read_overrides({key: value}).values, self.places[key].folder, lines))
         # A key of a table whose type is searched too comes after it, or the new type would drop it.
         layers.sort(key=lambda layer: not _has_type(layer.values))

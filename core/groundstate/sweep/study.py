@@ -16,7 +16,7 @@ import numpy as np
 
 from groundstate.errors import Fault, InputError
 from groundstate.sweep.plan import Plan
-from groundstate.sweep.space import Over, Range
+from groundstate.sweep.space import Over
 
 if TYPE_CHECKING:
     import optuna
@@ -145,11 +145,13 @@ class Study:
         """Choose who ends trials early. epochs: of the longest trial."""
         import optuna
 
-        self._study.pruner = {
-            "none": optuna.pruners.NopPruner,
-            "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
-            "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs),
-        }[pruner]()
+        pruners = optuna.pruners
+        chosen: optuna.pruners.BasePruner = pruners.NopPruner()
+        if pruner == "median":
+            chosen = pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
+        elif pruner == "hyperband":
+            chosen = pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
+        self._study.pruner = chosen
 
     def importances(self) -> dict[str, float]:
         """How much of the figure's variation each key explains (fANOVA), most first; empty where it cannot be told."""

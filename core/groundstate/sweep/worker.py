@@ -145,4 +145,3 @@ def main(arguments: list[str] | None = None) -> int:
         if not held:
             return HELD
         return run_trial(Path(folder), int(number), os.environ[STORAGE])
-

@@ -66,12 +66,13 @@ class LinearDecoder(Decoder):
         rounds = -(-self.config.units // len(flat))
         order = torch.cat([torch.randperm(len(flat), generator=generator) for _ in range(rounds)])
         columns = flat[order[: self.config.units]].T
-        return columns + self.config.noise * columns.norm(dim=0) / random.norm(dim=0) * random
+        noise: Tensor = self.config.noise * columns.norm(dim=0) / random.norm(dim=0) * random
+        return columns + noise
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (batch, units). Returns (batch, *input_shape)."""
         decoded: Tensor = functional.linear(z, self.dictionary)
-        return decoded.view(len(z), *self._input_shape)
+        return decoded.reshape(len(z), *self._input_shape)
 
     def structure(self) -> LinearMap:
         return LinearMap(matrix=self.dictionary)

@@ -51,7 +51,7 @@ class InhibitionSet(Constraint):
         mu = start.new_zeros(len(start))
         if not bool(torch.isfinite(start).all()):
             return mu  # the learner's to report
-        rounding = 16 * torch.finfo(start.dtype).eps * float(start.max())
+        rounding = len(start) * torch.finfo(start.dtype).eps * float(start.max())
         bound = max(self.row_sum, float(start.sum(1).max()) / STAGE)
         while bound > self.row_sum:
             mu = self._descend(start, mu, bound, 0.1 * bound)
@@ -60,19 +60,21 @@ class InhibitionSet(Constraint):
 
     def _descend(self, start: Tensor, mu: Tensor, bound: float, accuracy: float) -> Tensor:
         """mu after damped Newton steps, each of which lowers the dual, to a residual of at most ``accuracy``."""
-        damping = LEAST_DAMPING
+        damping, largest = LEAST_DAMPING, start.amax(1)
         shrunk = _shrunk(start, mu)
         for _ in range(ROUNDS):
             slope = bound - shrunk.sum(1)
             rest = _rest(mu, slope)
             if rest <= accuracy:
                 break
-            ahead = (mu + _newton(mu, shrunk > 0, slope, damping)).clamp_min(0)
+            # beyond its largest entry a row is 0 and its multiplier only costs
+            ahead = (mu + _newton(mu, shrunk > 0, slope, damping)).clamp_min(0).minimum(largest)
             further = _shrunk(start, ahead)
-            promised = float(slope @ (ahead - mu))
-            lower = _dual(further, ahead, bound) <= _dual(shrunk, mu, bound) + 1e-4 * promised
+            before, after = _dual(shrunk, mu, bound), _dual(further, ahead, bound)
+            lower = after < before and after <= before + 1e-4 * float(slope @ (ahead - mu))
             # near the minimum the dual changes by less than it can show
-            if lower or _rest(ahead, bound - further.sum(1)) < 0.5 * rest:
+            level = after <= before * (1 + 1e-12)
+            if lower or (level and _rest(ahead, bound - further.sum(1)) < 0.5 * rest):
                 mu, shrunk, damping = ahead, further, max(0.1 * damping, LEAST_DAMPING)
             elif damping > MOST_DAMPING:
                 break
@@ -98,7 +100,8 @@ def _square(value: Tensor) -> Tensor:
 
 
 def _shrunk(start: Tensor, mu: Tensor) -> Tensor:
-    return (start - mu[:, None]).sub_(mu[None, :]).clamp_min_(0)
+    # μ_i + μ_j first: the same to the bit on both sides of the diagonal
+    return (start - (mu[:, None] + mu[None, :])).clamp_min_(0)
 
 
 def _newton(mu: Tensor, positive: Tensor, slope: Tensor, damping: float) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from groundstate.parameters import select_units
 from groundstate.structure import L1, Inhibition, Structure
 from groundstate_plugins.regularisers.inhibition_set import InhibitionSet
 
+SYMMETRIC = 1e-6
+"""Entries of a file's S and their mirrors may differ by this, relative to the largest: rounding in float32."""
+
 
 class InhibitionTerm(Regulariser, ABC):
     """α‖z‖₁ + |z|ᵀS|z| with S symmetric, non-negative and zero where units do not inhibit each other.
@@ -25,17 +28,26 @@ class InhibitionTerm(Regulariser, ABC):
     S is fixed, or a parameter that ascends the energy inside ``InhibitionSet``: a large S_ij says that i and j must
     not fire together. The energy is not convex; its prox majorises it at the current code. Subclasses say
     which pairs may inhibit each other and what S starts from.
+
+    ``matrix`` is S as (*code_shape, *code_shape), so that pruning finds the axes it slices.
     """
 
     matrix: Tensor
 
     class Config(Regulariser.Config):
-        sparsity: float = Field(1.0, ge=0, description="α, the weight of ‖z‖₁ beside the inhibition")
-        strength: float = Field(1.0, ge=0, description="value of S where units inhibit each other, at the start")
+        sparsity: float = Field(
+            1.0, ge=0, allow_inf_nan=False, description="α, the weight of ‖z‖₁ beside the inhibition"
+        )
+        strength: float = Field(
+            1.0, ge=0, allow_inf_nan=False, description="value of S where units inhibit each other, at the start"
+        )
         non_negative: bool = Field(False, description="restrict codes to z ≥ 0")
         learn: bool = Field(False, description="S ascends the energy, with learning.ascent_rate")
         row_sum: float | None = Field(
-            None, gt=0, description="bound on each row's sum of a learned S; without it the ascent diverges"
+            None,
+            gt=0,
+            allow_inf_nan=False,
+            description="bound on each row's sum of a learned S, from the start on; without it the ascent diverges",
         )
 
         @model_validator(mode="after")
@@ -49,7 +61,7 @@ class InhibitionTerm(Regulariser, ABC):
     def __init__(self, **fields: Any) -> None:
         super().__init__(**fields)
         self.non_negative = self.config.non_negative
-        self._largest: tuple[tuple[int, int], float] | None = None
+        self._largest: tuple[Tensor, int, float] | None = None
 
     @abstractmethod
     def allowed(self, units: int) -> Tensor:
@@ -61,48 +73,54 @@ class InhibitionTerm(Regulariser, ABC):
 
     def build(self, context: Context) -> None:
         """Make S, a parameter where it is learned and a buffer where it is given."""
-        self._places = context.units // context.code_shape[0]
+        self.code_shape = context.code_shape
         allowed = self.allowed(context.units)
-        start = self.start(allowed)
+        start = self.start(allowed).view(self.code_shape * 2)
         if self.config.learn:
-            bound = InhibitionSet(allowed, self.config.row_sum)
-            self.declare("matrix", start, direction="ascend", constraint=bound, unit_dims=(0, 1))
+            bound = InhibitionSet(allowed.view_as(start), self.config.row_sum)
+            self.declare("matrix", start, direction="ascend", constraint=bound, unit_dims=self._unit_dims())
         else:
             self.register_buffer("matrix", start)
+
+    def _unit_dims(self) -> tuple[int, int]:
+        return 0, len(self.code_shape)
+
+    def _between_units(self) -> Tensor:
+        """S, (units, units)."""
+        return self.matrix.flatten(0, len(self.code_shape) - 1).flatten(1)
 
     def energy(self, z: Tensor) -> Tensor:
         """z: (batch, *code_shape). Returns (batch,)."""
         size = z.flatten(1).abs()
-        return (size * (self.config.sparsity + size @ self.matrix)).sum(1)
+        return (size * (self.config.sparsity + size @ self._between_units())).sum(1)
 
     def prox(self, v: Tensor, step: Step, z: Tensor) -> Tensor:
         """Soft threshold at step·(α + 2 S|z|): the prox of the energy majorised at z (see ``curvature``)."""
-        threshold = self.config.sparsity + 2 * (z.flatten(1).abs() @ self.matrix)
+        threshold = self.config.sparsity + 2 * (z.flatten(1).abs() @ self._between_units())
         return soft_threshold(v, step * threshold.view_as(z), non_negative=self.non_negative)
 
     def curvature(self) -> float:
         """2 λmax(S): |u|ᵀS|u| is at most its linearisation in |z| plus λmax(S)‖u − z‖²."""
-        key = (id(self.matrix), self.matrix._version)
-        if self._largest is None or self._largest[0] != key:
+        held = self._largest
+        if held is None or held[0] is not self.matrix or held[1] != self.matrix._version:
             with torch.no_grad():
-                top = float(torch.linalg.eigvalsh(self.matrix.detach().double())[-1])
-            self._largest = (key, 2 * max(top, 0.0) * (1 + 1e-9))
-        return self._largest[1]
+                top = float(torch.linalg.eigvalsh(self._between_units().double())[-1])
+            held = self._largest = (self.matrix, self.matrix._version, 2 * max(top, 0.0) * (1 + 1e-9))
+        return held[2]
 
     def structure(self) -> Inhibition:
-        return Inhibition(matrix=self.matrix, sparsity=self.config.sparsity, non_negative=self.non_negative)
+        return Inhibition(matrix=self._between_units(), sparsity=self.config.sparsity, non_negative=self.non_negative)
 
     def prox_after(self, earlier: Sequence[Structure | None]) -> bool:
         """Soft thresholds add up, whatever each unit's own."""
         return all(isinstance(form, L1) for form in earlier)
 
     def select(self, units: Tensor) -> None:
-        """Keep these units, indices along the code's first axis: all entries of each in the flat code."""
-        entries = torch.arange(self._places, device=units.device)
-        units = (units[:, None] * self._places + entries).flatten()
+        """Keep these units, indices along the code's first axis."""
         super().select(units)
         if not self.config.learn:
-            self.register_buffer("matrix", select_units(self.matrix, (0, 1), units))
+            self.register_buffer("matrix", select_units(self.matrix, self._unit_dims(), units))
+        self.code_shape = (len(units), *self.code_shape[1:])
         self._largest = None
 
     def formula(self) -> str:
@@ -111,12 +129,16 @@ class InhibitionTerm(Regulariser, ABC):
 
 
 class LateralInhibition(InhibitionTerm):
-    """α‖z‖₁ + |z|ᵀS|z| between any two units, S given by a file or a rule, or learned from there."""
+    """α‖z‖₁ + |z|ᵀS|z| between any two units, S given by a file or a rule, or learned from there.
 
-    examples = (
+    Once read, S belongs to the model and its file: a saved model does not ask for ``matrix`` again.
+    """
+
+    examples: ClassVar[Sequence[Mapping[str, Any]]] = (
         {},
-        {"rule": "constant", "strength": 0.1, "non_negative": True},
-        {"rule": "constant", "strength": 0.1, "learn": True, "row_sum": 5.0},
+        {"rule": "constant", "strength": 0.3, "non_negative": True},
+        {"rule": "distance", "sheet": (6, 6), "strength": 0.2},
+        {"rule": "constant", "strength": 0.2, "learn": True, "row_sum": 2.0},
     )
 
     class Config(InhibitionTerm.Config):
@@ -140,13 +162,20 @@ class LateralInhibition(InhibitionTerm):
                 raise ValueError("matrix and rule both say what S is; leave one out")
             return self
 
+    def __init__(self, **fields: Any) -> None:
+        super().__init__(**fields)
+        self._given: Tensor | None = None
+
     def allowed(self, units: int) -> Tensor:
         return ~torch.eye(units, dtype=torch.bool)
 
     def start(self, allowed: Tensor) -> Tensor:
         units = len(allowed)
         if self.config.matrix is not None:
-            return self._read(units)
+            self._given = self._read(units)
+            self.config = self.config.model_copy(update={"matrix": None})
+        if self._given is not None and len(self._given) == units:
+            return self._given.clone()
         match self.config.rule:
             case "constant":
                 coupled = allowed
@@ -168,29 +197,36 @@ class LateralInhibition(InhibitionTerm):
         return apart.double().norm(dim=2)
 
     def _read(self, units: int) -> Tensor:
+        """S from the file, at most rounding away from symmetric."""
         path = self.config.matrix
         try:
-            matrix = torch.from_numpy(np.load(path, allow_pickle=False)).to(torch.get_default_dtype())
-        except (OSError, ValueError) as error:
+            values = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
             raise _fault("matrix", f"{path} cannot be read as a .npy file: {error}") from error
-        if tuple(matrix.shape) != (units, units):
-            raise _fault("matrix", f"{path} has shape {tuple(matrix.shape)}; the code needs ({units}, {units})")
-        if not bool(torch.isfinite(matrix).all()):
-            raise _fault("matrix", f"{path} holds NaN or infinity; every value must be finite")
-        if bool((matrix < 0).any()):
-            row, column = (matrix < 0).nonzero()[0].tolist()
-            value = float(matrix[row, column])
-            raise _fault("matrix", f"{path} is negative at row {row}, column {column} ({value:g}); S must be ≥ 0")
-        if not torch.equal(matrix, matrix.T):
-            row, column = (matrix != matrix.T).nonzero()[0].tolist()
-            raise _fault("matrix", f"{path} is not symmetric: row {row}, column {column} differs from its mirror")
-        if bool(matrix.diagonal().any()):
-            row = int(matrix.diagonal().nonzero()[0])
-            raise _fault("matrix", f"{path} has {float(matrix[row, row]):g} on the diagonal at row {row}; it must be 0")
-        return matrix
+        if not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
+            raise _fault("matrix", f"{path} is not one array of real numbers; save S by numpy.save")
+        if values.shape != (units, units):
+            raise _fault("matrix", f"{path} has shape {values.shape}; the code needs ({units}, {units})")
+        values = values.astype(np.float64)
+
+        def refuse(wrong: np.ndarray, message: str) -> None:
+            if wrong.any():
+                row, column = np.argwhere(wrong)[0].tolist()
+                value, mirror = values[row, column], values[column, row]
+                place = f"row {row}, column {column} is {value:g}"
+                raise _fault("matrix", f"{path}: {place}" + message.format(row=row, column=column, mirror=mirror))
+
+        refuse(~np.isfinite(values), "; every value must be finite")
+        refuse(values < 0, "; S must be ≥ 0")
+        refuse(
+            np.abs(values - values.T) > SYMMETRIC * np.abs(values).max(initial=0),
+            ", but row {column}, column {row} is {mirror:g}; S must be symmetric",
+        )
+        refuse(np.diag(np.diag(values)) != 0, "; a unit does not inhibit itself, so the diagonal must be 0")
+        return torch.from_numpy(0.5 * (values + values.T)).to(torch.get_default_dtype())
 
     def select(self, units: Tensor) -> None:
-        """Keep these units; from then on S lives in the model's file, not in a rule."""
+        """Keep only these units; from then on S lives in the model's file, not in a rule."""
         super().select(units)
         self.config = self.config.model_copy(update={"matrix": None, "rule": "none", "sheet": None})
 

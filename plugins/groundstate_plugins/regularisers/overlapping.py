@@ -14,13 +14,14 @@ from torch import Tensor
 
 from groundstate.components import Memory
 
+from . import overlapping_newton as newton
 from .overlapping_curvature import Curvature
 from .tilings import Tilings, norms_of
 
 SWEEPS = 300
-"""At the most, from a cold start."""
-WARM_SWEEPS = 50
-"""At the most with multipliers from the last call: the rest is left to the next one, which goes on from there."""
+"""At the most."""
+PATIENCE = 20
+"""Sweeps before Newton's method takes a turn, or a third of the units: its steps cost as much as many sweeps."""
 BOUND_SWEEPS = 10
 """For a dual norm with the prox's multipliers: a certificate is asked again and again, tighter each time."""
 
@@ -54,6 +55,14 @@ class Ascent:
         for tile, rows, _ in self.blocks:
             rest.index_add_(0, tile, taken[rows], alpha=-1)
         return rest
+
+    def restart(self, multipliers: Tensor) -> None:
+        """Go on from other multipliers."""
+        self.multipliers = multipliers
+        self.rest = self._rest()
+        self.before = None
+        self.inertia = torch.ones_like(self.level)
+        self.last = torch.full_like(self.level, torch.inf)
 
     def sweep(self) -> None:
         """Each tiling's multipliers once to their optimum, from a point extrapolated along the last sweep.
@@ -135,8 +144,8 @@ def prox(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory: M
     """argmin_u level·Σ_P w_P‖b_P∘u_P‖ + ½‖u − v‖², each sample to a duality gap of tolerance·½‖v‖².
 
     v: (batch, units); level: (batch,). memory keeps the multipliers, on unit balls, for the next call. Samples
-    that are done leave the sweeps. A sample that is not done after 300 sweeps, 50 from a warm start, gets what
-    there is. Backward passes solve with the exact Jacobian on the pools that are not 0.
+    that are done leave the sweeps; one that is not after 300 gets what there is. Backward passes solve with the
+    exact Jacobian on the pools that are not 0.
     """
     result: Tensor = _Prox.apply(v, level, tilings, tolerance, memory)
     return result
@@ -145,15 +154,18 @@ def prox(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory: M
 def _ascend(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory: Memory | None) -> Tensor:
     columns, start = _columns(v), _start(memory, tilings, v)
     ascent = Ascent(tilings, columns, start, level)
-    most = SWEEPS if start is None else WARM_SWEEPS
     result, multipliers = v.T.clone(), ascent.multipliers.clone()
     target = max(tolerance, 8 * torch.finfo(v.dtype).eps) * 0.5 * columns.square().sum(0)
     rows = torch.arange(len(v), device=v.device)
     waiting = torch.ones_like(rows, dtype=torch.bool)
-    check = 1
-    for sweep in range(1, most + 1):
+    check, patience = 1, max(PATIENCE, tilings.units // 3)
+    for sweep in range(1, SWEEPS + 1):
+        if sweep % patience == 0 and tilings.units <= newton.LARGEST:
+            wanted = target[rows] * 0.1 ** (sweep // patience)
+            ascent.restart(newton.improve(tilings, ascent.v, ascent.level, ascent.multipliers, wanted))
+            check = sweep
         ascent.sweep()
-        if sweep < check and sweep < most:
+        if sweep < check and sweep < SWEEPS:
             continue
         check = sweep + max(1, sweep // 3)
         u = ascent.candidate()
@@ -162,7 +174,7 @@ def _ascend(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory
             # unlike for ones, multipliers inside their balls need not sum to v yet: 0 must be proven
             rest = ascent.rest.abs().amax(0) <= 8 * torch.finfo(v.dtype).eps * ascent.v.abs().amax(0)
             done &= rest | (u.abs().amax(0) > 0)
-        if sweep == most:
+        if sweep == SWEEPS:
             u = torch.where(done, u, ascent.rest)
             done = torch.ones_like(done)
         if len(rows) == len(v) and bool(done.all() & waiting.all()):

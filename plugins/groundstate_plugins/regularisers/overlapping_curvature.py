@@ -17,8 +17,7 @@ class Curvature:
         self.index = torch.cat([tile.view(tilings.size, -1).T for tile in tilings.tiles])
         self.entries: Tensor | float = 1.0
         if tilings.entries is not None:
-            blocks = tilings.blocks()
-            self.entries = torch.cat([tilings.entries[rows].view(tilings.size, -1).T for _, rows, _ in blocks])
+            self.entries = tilings.by_pool(tilings.entries)[0]
         self.units = tilings.units
         norm = (self._gather(u) * self.entries).norm(dim=2)  # (batch, pools)
         self.weight = torch.where(norm > 0, tilings.radius[:, 0] / torch.where(norm > 0, norm, 1.0), 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -51,6 +51,20 @@ class Tilings:
             blocks.append((tile, slice(row, row + len(tile)), slice(pool, pool + pools)))
             row, pool = row + len(tile), pool + pools
         return blocks
+
+    def double(self) -> Tilings:
+        """The same in float64."""
+        entries = None if self.entries is None else self.entries.double()
+        return replace(self, radius=self.radius.double(), entries=entries, cover=self.cover.double())
+
+    def by_pool(self, rows: Tensor) -> Tensor:
+        """(rows, samples) as (samples, pools, size)."""
+        parts = [rows[place].view(self.size, -1, rows.shape[1]) for _, place, _ in self.blocks()]
+        return torch.cat(parts, 1).permute(2, 1, 0)
+
+    def by_row(self, parts: Tensor) -> Tensor:
+        """(samples, pools, size) as (rows, samples)."""
+        return torch.cat([parts[:, pools].permute(2, 1, 0).flatten(0, 1) for _, _, pools in self.blocks()])
 
     def norms(self, u: Tensor) -> Tensor:
         """‖b_P∘u_P‖, (pools, samples), of columns u: (units + 1, samples)."""

@@ -34,8 +34,6 @@ class TreeGroup(Regulariser):
         {"branching": [[3, 2], [3, 8]], "non_negative": True},
     )
 
-    examples = ({"branching": [4, 2, 3]}, {"branching": [4, 2, 3], "non_negative": True})
-
     class Config(TreeFields, Regulariser.Config):
         decay: float = Field(
             1.0,

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from groundstate_plugins.regularisers.lateral_inhibition import InhibitionTerm
-from groundstate_plugins.regularisers.trees import TreeFields, described
+from groundstate_plugins.regularisers.pools import flat_units
+from groundstate_plugins.regularisers.trees import TreeFields
 
 
 class TreeInhibition(InhibitionTerm):
@@ -22,14 +23,14 @@ class TreeInhibition(InhibitionTerm):
         pass
 
     def allowed(self, units: int) -> Tensor:
-        forest = self.config.forest()
-        forest.require_units(units)
-        related = forest.ancestors()
+        related = self.config.on(units).ancestors()
         return ~(related | related.T | torch.eye(units, dtype=torch.bool))
 
     def start(self, allowed: Tensor) -> Tensor:
         return self.config.strength * allowed.float()
 
     def select(self, units: Tensor) -> None:
+        """Keep these units (of the code's first axis); one whose parent goes hangs from the nearest kept ancestor."""
+        forest = self.config.forest().select(flat_units(units, self.code_shape))
         super().select(units)
-        self.config = self.config.model_copy(update=described(self.config.forest().select(units.cpu())))
+        self.config = self.config.model_copy(update={"branching": None, "parents": forest.parent.tolist()})
