@@ -42,8 +42,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/groundstate train examples/drsae-digits.toml
 
+# Two workers: most of the suite waits for processes that it starts.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .

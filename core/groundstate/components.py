@@ -348,9 +348,7 @@ class Backend(Plugin, ABC):
     kind = "backend"
 
     class Config(Plugin.Config):
-        dtype: Literal["float32", "float64"] = Field(
-            "float32", description="precision of parameters and codes"
-        )
+        dtype: Literal["float32", "float64"] = Field("float32", description="precision of parameters and codes")
 
     @classmethod
     @abstractmethod

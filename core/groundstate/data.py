@@ -142,9 +142,7 @@ def require_usable(x: Tensor, where: str) -> None:
         raise InputError(f"{where} holds no samples; at least one is needed")
     require_finite(x, where)
     if x.shape[0] > 1 and bool(x.min() == x.max()):
-        raise InputError(
-            f"{where}: every value is {float(x.flatten()[0]):g}; constant data has nothing to learn"
-        )
+        raise InputError(f"{where}: every value is {float(x.flatten()[0]):g}; constant data has nothing to learn")
 
 
 def require_finite(x: Tensor, where: str, first: int = 0) -> None:
@@ -153,18 +151,14 @@ def require_finite(x: Tensor, where: str, first: int = 0) -> None:
         return
     bad = ~torch.isfinite(x.flatten(1)).all(1)
     if bad.any():
-        raise InputError(
-            f"{where}, row {first + int(bad.nonzero()[0])}: NaN or infinity; every value must be finite"
-        )
+        raise InputError(f"{where}, row {first + int(bad.nonzero()[0])}: NaN or infinity; every value must be finite")
 
 
 def split_rows(count: int, sizes: Mapping[str, int], seed: int) -> dict[str, Tensor]:
     """Disjoint random row numbers for each named part, the rest under ``train``; the same for the same seed."""
     wanted = sum(sizes.values())
     if wanted >= count:
-        raise InputError(
-            f"the data has {count} samples, too few for {dict(sizes)} and at least one for training"
-        )
+        raise InputError(f"the data has {count} samples, too few for {dict(sizes)} and at least one for training")
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     parts, first = {}, 0
     for name, size in sizes.items():

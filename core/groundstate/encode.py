@@ -35,7 +35,9 @@ def encode_file(
         raise InputError(f"{source} cannot be read as .npy: {error}") from error
     expected = model.shapes.input_shape
     if inputs.ndim < 2 or tuple(inputs.shape[1:]) != expected:
-        raise InputError(f"{source} has shape {inputs.shape}; this model takes (samples, {', '.join(map(str, expected))})")
+        raise InputError(
+            f"{source} has shape {inputs.shape}; this model takes (samples, {', '.join(map(str, expected))})"
+        )
     if not target.parent.is_dir():
         raise InputError(f"the folder {target.parent} does not exist")
     shape = (len(inputs), *model.shapes.code_shape)

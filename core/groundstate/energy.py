@@ -66,9 +66,7 @@ class Point:
                 return self.generator
             case "prediction":
                 if self.prediction is None:
-                    raise InputError(
-                        "a term asks for 'prediction', but the model has no encoder; add [model.encoder]"
-                    )
+                    raise InputError("a term asks for 'prediction', but the model has no encoder; add [model.encoder]")
                 return self.prediction
         try:
             return self.batch.fields[name]

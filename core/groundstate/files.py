@@ -37,9 +37,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_safetensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Named tensors (copied to the CPU, contiguous) with string metadata."""
     from safetensors.torch import save_file
 
@@ -59,6 +57,4 @@ def require_writable(folder: Path, key: str) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise InputError(
-            f"{key}: the folder {folder} cannot be written ({error.strerror}); choose another"
-        ) from error
+        raise InputError(f"{key}: the folder {folder} cannot be written ({error.strerror}); choose another") from error

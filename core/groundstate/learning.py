@@ -34,9 +34,7 @@ class LearningConfig(BaseModel):
     batch_size: int = Field(100, ge=1, description="samples per step")
     descend_steps: int = Field(1, ge=1, description="descent steps per batch")
     ascend_every: int = Field(1, ge=1, description="batches between two ascent steps")
-    clip: float | None = Field(
-        None, gt=0, description="largest norm of the descending gradient; none by default"
-    )
+    clip: float | None = Field(None, gt=0, description="largest norm of the descending gradient; none by default")
     average: float | None = Field(
         None,
         gt=0,
@@ -129,9 +127,7 @@ class Learner:
                 names = ", ".join(item.name for item in self.learned)
                 raise InputError(f"freeze: no parameter begins with '{prefix}'; there are: {names}")
         for item in self.learned:
-            item.parameter.requires_grad_(
-                not item.name.startswith(tuple(phase.freeze)) if phase.freeze else True
-            )
+            item.parameter.requires_grad_(not item.name.startswith(tuple(phase.freeze)) if phase.freeze else True)
 
     def start_average(self) -> None:
         """Begin the running average at the parameters as they are (at the start of a phase)."""
@@ -259,8 +255,7 @@ class Learner:
             if found:
                 device = item.parameter.device
                 self.optimisers[item.spec.direction].state[item.parameter] = {
-                    key: value.clone().to(device)
-                    for key, value in found.items()
+                    key: value.clone().to(device) for key, value in found.items()
                 }
 
     def _state_of(self, item: _Learned) -> dict[str, Tensor]:
@@ -289,9 +284,7 @@ def learned_parameters(model: Model) -> Iterator[_Learned]:
             yield _Learned(f"{owner}.{name}", parameter, spec)
 
 
-def _optimiser(
-    kind: Optimiser, groups: Mapping[float, list[nn.Parameter]], *, maximize: bool
-) -> torch.optim.Optimizer:
+def _optimiser(kind: Optimiser, groups: Mapping[float, list[nn.Parameter]], *, maximize: bool) -> torch.optim.Optimizer:
     params = [{"params": members, "multiplier": rate} for rate, members in groups.items()]
     match kind:
         case "adam":

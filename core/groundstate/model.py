@@ -168,9 +168,7 @@ class Model(nn.Module):
             generator=generator,
         )
         start = self._start(batch, encoded, previous)
-        solution = solve(
-            problem, self.solver, start, certify=certify, callback=callback, backend=self.backend
-        )
+        solution = solve(problem, self.solver, start, certify=certify, callback=callback, backend=self.backend)
         return replace(solution, encoded=encoded)
 
     def _wants_encoder(self, weights: Mapping[str, float]) -> bool:
@@ -196,9 +194,7 @@ class Model(nn.Module):
         code = encoded if amortised and encoded is not None else Code(solution.code)
         return Point(batch, code, self.decoder, None if encoded is None else encoded.value, generator)
 
-    def infer(
-        self, x: Tensor, *, certify: bool = True, callback: Callback | None = None, **fields: Tensor
-    ) -> Solution:
+    def infer(self, x: Tensor, *, certify: bool = True, callback: Callback | None = None, **fields: Tensor) -> Solution:
         """Codes of lowest energy for inputs x (batch, *input_shape), with energy and certificate per sample.
 
         fields: what the terms ask for beside x (mask, y, …), each (batch, …).
@@ -270,9 +266,7 @@ class Model(nn.Module):
         folder = Path(folder)
         weights = folder / WEIGHTS
         if not weights.is_file():
-            raise InputError(
-                f"{folder} holds no model ({WEIGHTS} is missing); give a run's folder or its model folder"
-            )
+            raise InputError(f"{folder} holds no model ({WEIGHTS} is missing); give a run's folder or its model folder")
         model = load_model_tables(folder / CONFIG)
         with safe_open(weights, "pt") as file:
             shapes = json.loads(file.metadata()["shapes"])

@@ -224,7 +224,7 @@ class Run:
                 self._write_record()
 
     def _save_what_is_whole(self, error: BaseException) -> None:
-        """Save the state that an unforeseen error leaves, where it is that of a step's end and its numbers are sound."""
+        """Save the state that an unforeseen error leaves, where it is a step's end and its numbers are sound."""
         foreseen = not isinstance(error, Exception) or isinstance(error, RunError)
         if foreseen or self.learner.moving:
             return
@@ -294,9 +294,7 @@ class Run:
             rate = self.learner.rate(done / phase.epochs, done)
             step = self.position.step + 1
             previous = None if self._previous is None else self._previous[rows].to(device, dtype)
-            result = self.learner.step(
-                batch, rate=rate, generator=self._generator("noise", step), previous=previous
-            )
+            result = self.learner.step(batch, rate=rate, generator=self._generator("noise", step), previous=previous)
             if self._previous is not None:
                 self._previous[rows] = result.solution.code.detach().cpu().to(self._previous.dtype)
             self.position = replace(self.position, batch=number + 1, step=step)
@@ -450,7 +448,7 @@ class Run:
         """Go back to the last checkpoint, or to the start where there is none yet."""
         path = self.folder / CHECKPOINT
         if path.is_file():
-            with safe_open(path, "pt") as file:  
+            with safe_open(path, "pt") as file:
                 self.position = Position(**json.loads(file.metadata()["position"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             self.model.load_state_dict(_under(tensors, "model/"))

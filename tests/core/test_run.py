@@ -92,9 +92,10 @@ def interrupted_at(loaded: object, step: int, monkeypatch: pytest.MonkeyPatch) -
         run.plugins.register(StopAt(step))
         execute(run, resumed=resumed)
 
-    with monkeypatch.context() as patched, pytest.raises(Interrupted, match="resume"):
+    with monkeypatch.context() as patched:
         patched.setattr(Run, "execute", with_stop)
-        train(loaded)
+        with pytest.raises(Interrupted, match="resume"):
+            train(loaded)
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) -> None:
@@ -105,9 +106,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("step", [1, 7, 11, 12, 25])
-def test_a_run_cut_in_two_ends_with_the_same_bits(
-    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_cut_in_two_ends_with_the_same_bits(tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(config(tmp_path / "whole"))
     interrupted_at(config(tmp_path / "cut"), step, monkeypatch)
     (folder,) = (tmp_path / "cut").iterdir()
@@ -193,9 +192,10 @@ def test_a_failure_leaves_a_run_that_can_go_on(tmp_path: Path, monkeypatch: pyte
         run.plugins.register(Breaks())
         execute(run, resumed=resumed)
 
-    with monkeypatch.context() as patched, pytest.raises(RunError, match="out of luck"):
+    with monkeypatch.context() as patched:
         patched.setattr(Run, "execute", with_fault)
-        train(config(tmp_path / "cut"))
+        with pytest.raises(RunError, match="out of luck"):
+            train(config(tmp_path / "cut"))
     (folder,) = (tmp_path / "cut").iterdir()
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     assert_same(weights(whole), weights(resume_run(folder)))
@@ -229,9 +229,7 @@ def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
         ({"phases": {"a": {"epochs": 1, "freeze": ["decodr"]}}}, "decodr"),
     ],
 )
-def test_bad_input_is_said_before_anything_is_written(
-    tmp_path: Path, changes: dict[str, object], message: str
-) -> None:
+def test_bad_input_is_said_before_anything_is_written(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         train(config(tmp_path / "out", **changes))
     assert not list((tmp_path / "out").glob("*/run.json"))

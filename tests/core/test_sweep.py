@@ -489,7 +489,7 @@ def assert_all_finished_once(folder: Path, count: int) -> None:
 def test_a_killed_trial_and_a_killed_sweep_go_on_to_the_same_end(
     tiny: dict[str, Any], tmp_path: Path, start: Callable[..., Started]
 ) -> None:
-    config = {**slowed(tiny, 40), "sweep": grid(over={"energy.sparsity.weight": WEIGHTS[:2]})}
+    config = {**slowed(tiny, 25), "sweep": grid(over={"energy.sparsity.weight": WEIGHTS[:2]})}
     first = start(config)
     running = tmp_path / "runs"
     wait_for(lambda: list(running.glob("*/checkpoint.safetensors")))
@@ -504,14 +504,14 @@ def test_a_killed_trial_and_a_killed_sweep_go_on_to_the_same_end(
         kill(pid)
     assert start(config).output().splitlines()[-1].endswith("2 of 2 done")
     assert_all_finished_once(tmp_path, 2)
-    whole = train({**slowed(tiny, 40), "energy": {**tiny["energy"], "sparsity": {"type": "l1", "weight": 0.2}}})
+    whole = train({**slowed(tiny, 25), "energy": {**tiny["energy"], "sparsity": {"type": "l1", "weight": 0.2}}})
     assert whole.metrics["validation/energy"] == trials_of(tmp_path)[1]["value"]
 
 
 def test_an_interrupted_sweep_saves_its_trials_and_goes_on(
     tiny: dict[str, Any], tmp_path: Path, start: Callable[..., Started]
 ) -> None:
-    config = {**slowed(tiny, 400), "sweep": grid(over={"seed": [3]})}
+    config = {**slowed(tiny, 60), "sweep": grid(over={"seed": [3]})}
     first = start(config)
     wait_for(lambda: list((tmp_path / "runs").glob("*/checkpoint.safetensors")))
     first.process.send_signal(signal.SIGINT)
