@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tomli_w
-from pydantic import ValidationError
 
 from groundstate.cli.output import console, table
-from groundstate.components import Plugin
 from groundstate.errors import PluginError
 from groundstate.registry import SYSTEM, TERM_KINDS, Entry, Registry
 
@@ -37,7 +35,7 @@ def describe(entry: Entry, registry: Registry) -> dict[str, Any]:
         "documentation": inspect.getdoc(plugin) or "",
         "file": inspect.getsourcefile(plugin),
         "options": list(options(schema)),
-        "toml": snippet(entry, schema, _needed(plugin, schema)),
+        "toml": snippet(entry, schema, plugin.examples[0] if plugin.examples else {}),
     }
 
 
@@ -83,27 +81,13 @@ def _toml(value: Any) -> str:
     return tomli_w.dumps({"value": value}).removeprefix("value = ").strip()
 
 
-def _needed(plugin: type[Plugin], schema: Mapping[str, Any]) -> set[str]:
-    """Options without a default that the Config asks for all the same: at most one of them is looked for."""
-    definitions = schema.get("$defs", {})
-    fields: Mapping[str, Any] = schema.get("properties", {})
-    required = {name: _example(fields[name], definitions) for name in schema.get("required", ())}
-    optional = [name for name in fields if name not in required and fields[name].get("default") is None]
-    for tried in ({}, *({name: _example(fields[name], definitions)} for name in optional)):
-        try:
-            plugin.Config.model_validate(required | tried)
-        except ValidationError:
-            continue
-        return set(tried)
-    return set()
-
-
-def snippet(entry: Entry, schema: Mapping[str, Any], needed: Collection[str] = ()) -> str:
+def snippet(entry: Entry, schema: Mapping[str, Any], example: Mapping[str, Any] | None = None) -> str:
     """A config's table for this plugin with every default.
 
-    A required option gets a value that fits its type; one without a default stands there as a comment, unless
-    the plugin needs it.
+    example: fields that the plugin works with, where its defaults do not. A required option gets its value from
+    there, or one that fits its type; one without a default or an example stands there as a comment.
     """
+    example = example or {}
     if entry.kind == SYSTEM:
         return f'extends = "groundstate:{entry.name}"\n'
     lines = [f"[{_table(entry)}]", f"type = {_toml(entry.name)}"]
@@ -111,11 +95,12 @@ def snippet(entry: Entry, schema: Mapping[str, Any], needed: Collection[str] = (
     for name, field in schema.get("properties", {}).items():
         about = f"  # {field['description']}" if "description" in field else ""
         if name in schema.get("required", ()):
-            lines.append(f"{name} = {_toml(_example(field, definitions))}  # required: {about.removeprefix('  # ')}")
-        elif field.get("default") is None and name not in needed:
+            value = example.get(name, _example(field, definitions))
+            lines.append(f"{name} = {_toml(value)}  # required: {about.removeprefix('  # ')}")
+        elif field.get("default") is None and name not in example:
             lines.append(f"# {name} = {_toml(_example(field, definitions))}{about}")
         else:
-            value = _example(field, definitions) if name in needed else field["default"]
+            value = example.get(name, field.get("default"))
             lines.append(f"{name} = {_toml(value)}{about}")
     return "\n".join(lines) + "\n"
 

@@ -106,12 +106,14 @@ class Ascent:
             )
         self.before = now
 
-    def candidate(self) -> Tensor:
-        """The primal point: what is left of v, exactly 0 in each pool whose multiplier is inside its ball.
+    def candidate(self, *, masked: bool = True) -> Tensor:
+        """The primal point: what is left of v where it has v's sign, exactly 0 elsewhere.
 
-        Where all are inside after a sweep, they sum to v: it is the proof that 0 is the prox.
+        masked: 0 in each pool whose multiplier is inside its ball, too. Where all are inside after a sweep, they sum
+        to v: it is the proof that 0 is the prox.
         """
-        return self.tilings.masked(self.rest, self.keep)
+        rest = torch.where(self.rest * self.v > 0, self.rest, 0.0)
+        return self.tilings.masked(rest, self.keep) if masked else rest
 
     def gap(self, u: Tensor) -> Tensor:
         """Duality gap of u and the multipliers, (samples,): ½‖u − rest‖² + level·Ω(u) − ⟨u, v − rest⟩."""
@@ -175,7 +177,7 @@ def _ascend(tilings: Tilings, v: Tensor, level: Tensor, tolerance: float, memory
             rest = ascent.rest.abs().amax(0) <= 8 * torch.finfo(v.dtype).eps * ascent.v.abs().amax(0)
             done &= rest | (u.abs().amax(0) > 0)
         if sweep == SWEEPS:
-            u = torch.where(done, u, ascent.rest)
+            u = torch.where(done, u, ascent.candidate(masked=False))
             done = torch.ones_like(done)
         if len(rows) == len(v) and bool(done.all() & waiting.all()):
             result, multipliers = u[:-1], ascent.multipliers

@@ -294,7 +294,10 @@ def summary(folder: Path) -> str:
     store = delivered.tracking_uri or "the store"
     refused = f"; {delivered.refused} were refused ({folder / FOLDER / 'refused.jsonl'})" if delivered.refused else ""
     if not rest:
-        return f"MLflow: all {delivered.records} records are in {store}, run {delivered.run_id}{refused}"
+        return (
+            f"MLflow: all {delivered.records} records are in {store}, run {delivered.run_id}{refused}; "
+            "`groundstate ui` opens it"
+        )
     reason = f" ({delivered.problem})" if delivered.problem else ""
     return (
         f"MLflow: {rest} records are not delivered to {store} yet{reason}; "

@@ -96,8 +96,8 @@ def test_the_prox_against_an_independent_solver(
     best = reference(*problem, non_negative=term.non_negative)
     # the cost is 1-strongly convex: costs that agree to ε mean codes that agree to √(2ε)
     cost, lowest = (energy_of(at, *problem, non_negative=term.non_negative) for at in (u.T.numpy(), best))
-    np.testing.assert_allclose(cost, lowest, rtol=1e-7)
-    np.testing.assert_allclose(u.T, best, atol=3e-4)
+    np.testing.assert_allclose(cost, lowest, rtol=1e-10)
+    np.testing.assert_allclose(u.T, best, atol=1e-5)
 
 
 def test_disjoint_pools_of_ones_shrink_by_block(laid: Laid) -> None:
@@ -126,14 +126,16 @@ def test_weighted_disjoint_pools_are_solved_to_machine_precision(laid: Laid) -> 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_pass_through_the_prox(kind: str, laid: Laid) -> None:
     term = laid(Group(**KINDS[kind]), UNITS)
-    v = normal(2, UNITS, seed=5).mul(1.5).requires_grad_()
-    step = torch.tensor([[0.2], [0.35]], dtype=torch.float64, requires_grad=True)
-    assert bool((term.prox(v, step) == 0).any()) or "disjoint, w" in kind or kind == "listed"
+    v = normal(2, UNITS, seed=5).mul(1.5)
+    v[:, :12] *= 0.01  # so that some pools vanish
+    step = torch.tensor([[0.4], [0.5]], dtype=torch.float64, requires_grad=True)
+    assert bool((term.prox(v, step.detach()) == 0).any())
 
     def prox(v: Tensor, step: Tensor) -> Tensor:
         return term.prox(v, step, tolerance=1e-15)
 
-    assert torch.autograd.gradcheck(prox, (v, step), atol=1e-4, rtol=1e-3, nondet_tol=1e-10)
+    # the code is exact to the root of the gap, so the differences must not be small
+    assert torch.autograd.gradcheck(prox, (v.requires_grad_(), step), eps=1e-4, atol=2e-3, rtol=1e-3)
 
 
 def test_a_warm_start_goes_on_where_the_last_call_ended(laid: Laid, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +153,7 @@ def test_a_warm_start_goes_on_where_the_last_call_ended(laid: Laid, monkeypatch:
     first = term.prox(v, 0.3, memory, 1e-10)
     cold, sweeps = sweeps, 0
     again = term.prox(v, 0.3, memory, 1e-10)
-    assert cold > 3
+    assert cold > 3, "too easy to tell"
     assert sweeps == 1
     torch.testing.assert_close(again, first, atol=1e-4, rtol=0)
     kept = memory.value
@@ -160,17 +162,21 @@ def test_a_warm_start_goes_on_where_the_last_call_ended(laid: Laid, monkeypatch:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_dual_norm_is_where_the_prox_vanishes(kind: str, laid: Laid, reference: Reference) -> None:
-    """prox(v, Ω*(v)) = 0 and not before, by the independent solver."""
+def test_the_dual_norm_is_where_the_prox_vanishes(
+    kind: str, laid: Laid, reference: Reference, energy_of: Reference
+) -> None:
+    """The prox is 0 from Ω*(c) on and not before, by the independent solver."""
     term = laid(Group(**KINDS[kind]), UNITS)
-    c = normal(4, UNITS, seed=2)
-    dual = term.dual_norm(c, tolerance=1e-7).numpy()
-    for sample in range(4):
-        v = c[sample : sample + 1].T.numpy()
-        for share, vanishes in ((1.001, True), (0.999, False)):
-            norms = norms_of(term, share * float(dual[sample]))
-            u = reference(v, np.eye(UNITS), norms, non_negative=term.non_negative, rounds=4000)
-            assert (np.abs(u).max() < 1e-7) == vanishes
+    c = normal(3, UNITS, seed=2)
+    dual = term.dual_norm(c, tolerance=1e-6).numpy()
+    for sample in range(3):
+        v, nothing = c[sample : sample + 1].T.numpy(), np.zeros((UNITS, 1))
+        for share in (1 + 1e-3, 1 - 1e-2):
+            given = (v, np.eye(UNITS), norms_of(term, share * float(dual[sample])))
+            u = reference(*given, non_negative=term.non_negative, rounds=4000)
+            here = energy_of(nothing, *given)
+            gain = float((here - np.minimum(energy_of(u, *given, non_negative=term.non_negative), here))[0])
+            assert (gain < 1e-9) == (share > 1), (share, gain)
 
 
 @pytest.mark.parametrize("seed", range(4))
