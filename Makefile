@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 ARGS ?=
 
-.PHONY: setup demo test lint bench docs clean
+.PHONY: setup demo test soak lint bench docs clean
 
 setup: $(STAMP)
 
@@ -45,6 +45,10 @@ demo: setup
 # Two workers: most of the suite waits for processes that it starts.
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+# What takes minutes: sweeps that are killed and go on.
+soak: setup
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .

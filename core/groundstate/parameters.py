@@ -38,6 +38,7 @@ class NormBound(Constraint):
     """The L2 norm over ``dims`` is at most ``radius`` (ball), or exactly ``radius`` (sphere).
 
     dims: the axes that are summed over; a dictionary (n, units) with unit-norm columns has dims (0,).
+    A vector of zeros has no nearest point on a sphere and stays as it is.
     """
 
     dims: tuple[int, ...]
@@ -47,7 +48,7 @@ class NormBound(Constraint):
     def project_(self, value: Tensor) -> None:
         norm = torch.linalg.vector_norm(value, dim=self.dims, keepdim=True)
         if self.sphere:
-            value.mul_(self.radius / norm.clamp_min(torch.finfo(value.dtype).tiny))
+            value.div_(norm.clamp_min(torch.finfo(value.dtype).tiny)).mul_(self.radius)
         else:
             value.mul_((self.radius / norm.clamp_min(torch.finfo(value.dtype).tiny)).clamp_max(1.0))
 

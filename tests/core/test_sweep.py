@@ -547,7 +547,7 @@ def test_an_interruption_reaches_the_caller(tiny: dict[str, Any], monkeypatch: p
         sweep({**tiny, "sweep": grid()})
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_64_trials_of_two_jobs_end_once_though_one_is_killed_and_the_sweep_too(
     tiny: dict[str, Any], tmp_path: Path, start: Callable[..., Started]
 ) -> None:
