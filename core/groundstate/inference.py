@@ -281,9 +281,8 @@ class Problem:
         solved again more exactly; where that does not help, z stays.
         """
         u = self.prox(v, step, z)
-        asked = {need for name in self.split.proxed for need in needs(self._prox_method(name))}
-        exact = self.split.composed and "tolerance" not in asked
-        if exact or "z" in asked or self.differentiable:
+        majorised = any("z" in needs(self._prox_method(name)) for name in self.split.proxed)
+        if self._exact() or majorised or self.differentiable:
             return u
         inside = torch.ones(len(self), dtype=torch.bool, device=z.device)
         if any(self.energy.terms[name].non_negative for name in self.split.proxed):
@@ -316,6 +315,11 @@ class Problem:
 
         here = cost(z)
         return cost(u) > here + 4 * torch.finfo(here.dtype).eps * here
+
+    def _exact(self) -> bool:
+        """Whether the prox is exact, not to a tolerance."""
+        inner = any("tolerance" in needs(self._prox_method(name)) for name in self.split.proxed)
+        return self.split.composed and not inner
 
     def _prox_method(self, name: str) -> Callable[..., Tensor]:
         method = self.energy.terms[name].prox
@@ -385,15 +389,48 @@ class Problem:
         return Certificate("gap", gap, gap / half.clamp_min(torch.finfo(half.dtype).tiny))
 
     def _dual_scale(self, correlation: Tensor, z: Tensor) -> Tensor:
-        """The largest s in [0, 1] with Ω*(s·c) ≤ 1; for one norm by its dual, else by where the prox vanishes."""
-        if len(self.split.proxed) == 1:
-            (name,) = self.split.proxed
-            term = self.energy.terms[name]
-            if term.dual_norm is not None:
-                given: dict[str, Any] = {"z": z, "memory": self.memories[name], "tolerance": 0.1 * self.tolerance}
-                asked = {need: given[need] for need in needs(term.dual_norm)[1:]}
-                dual: Tensor = term.dual_norm(correlation, **asked)
-                return (self.weights[name] / dual.clamp_min(torch.finfo(dual.dtype).tiny)).clamp_max(1.0)
+        """A scale s in [0, 1] with Ω*(s·c) ≤ 1, as large as is known.
+
+        For one norm by its dual. For several by where their prox vanishes, if that is exact; else each bears a part
+        of c = Σ_j c_j, and Ω*(c) ≤ max_j Ω_j*(c_j)/w_j: the parts are those that a proximal step from z takes, which
+        at the optimum are the right ones.
+        """
+        names = self.split.proxed
+        if any(self.energy.terms[name].dual_norm is None for name in names) or (len(names) > 1 and self._exact()):
+            return self._scale_by_prox(correlation)
+        parts = [correlation] if len(names) == 1 else self._shares(correlation, z)
+        scale = correlation.new_ones(len(correlation))
+        for name, part in zip(names, parts, strict=True):
+            dual = self._dual_norm_of(name, part, z)
+            scale = torch.minimum(scale, self.weights[name] / dual.clamp_min(torch.finfo(dual.dtype).tiny))
+        return scale
+
+    def _dual_norm_of(self, name: str, part: Tensor, z: Tensor) -> Tensor:
+        method = self.energy.terms[name].dual_norm
+        assert method is not None
+        given: dict[str, Any] = {"z": z, "memory": self.memories[name], "tolerance": 0.1 * self.tolerance}
+        return method(part, **{need: given[need] for need in needs(method)[1:]})
+
+    def _shares(self, correlation: Tensor, z: Tensor) -> list[Tensor]:
+        """c in one part per proxed term; what a proximal step from z leaves of it is shared alike."""
+        step = 1.0 / (self.lipschitz().value + self.curvature())
+        v = z + step * correlation
+        taken = []
+        if self.split.composed:
+            u = v
+            for name in self.split.proxed:
+                before, u = u, self._prox_of(name, u, step, z)
+                taken.append(before - u)
+        else:
+            u = self._dykstra(v, step, z)
+            duals = self.memories[""].value
+            assert duals is not None
+            taken = list(duals.unbind(1))
+        left = (u - z) / len(taken)
+        return [(part + left) / step for part in taken]
+
+    def _scale_by_prox(self, correlation: Tensor) -> Tensor:
+        """The largest s in [0, 1] at which the prox of s·c vanishes, by bisection."""
         low, high = (correlation.new_full((len(correlation),), bound) for bound in (0.0, 1.0))
         for _ in range(BISECTIONS):
             middle = 0.5 * (low + high)

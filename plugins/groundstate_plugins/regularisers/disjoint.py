@@ -11,7 +11,7 @@ NEWTON_STEPS = 100
 def prox(parts: Tensor, level: Tensor, entries: Tensor | None) -> Tensor:
     """argmin_u level_P·‖b∘u‖ + ½‖u − v‖² for each pool v of ``parts``, (batch, pools, size); differentiable.
 
-    level: (batch, pools), > 0. entries: (pools, size) b in (0, 1] with a 1 in each pool, None for ones: then the
+    level: (batch, pools), ≥ 0. entries: (pools, size) b in (0, 1] with a 1 in each pool, None for ones: then the
     block soft threshold v·max(0, 1 − level/‖v‖) (Yuan & Lin 2006). Otherwise u = v·μ/(b² + μ), where μ solves
     ‖b∘v/(b² + μ)‖ = level, or 0 where ‖v/b‖ ≤ level.
     """
@@ -21,15 +21,17 @@ def prox(parts: Tensor, level: Tensor, entries: Tensor | None) -> Tensor:
         shrink = 1 - level / torch.where(active, square, 1.0).sqrt()
         return parts * torch.where(active, shrink, 0.0)[:, :, None]
     active = (parts / entries).square().sum(2) > level.square()
-    v = torch.where(active[:, :, None], parts, 1.0)  # anything that is not 0 where the answer is 0 anyway
+    solved = active & (level > 0)  # at level 0 the answer is v itself
+    v = torch.where(solved[:, :, None], parts, 1.0)
+    level = torch.where(solved, level, 0.5)
     with torch.no_grad():
-        multiplier = _multiplier(v, level, entries, active)
+        multiplier = _multiplier(v, level, entries, solved)
     if v.requires_grad or level.requires_grad:
         # one step of Newton's method from the root has the root's value and its derivative
         excess, slope = _newton(v, level, entries, multiplier)
-        multiplier = torch.where(active, multiplier + excess * slope.detach(), 1.0)
+        multiplier = torch.where(solved, multiplier + excess * slope.detach(), 1.0)
     u = v / (1 + entries.square() / multiplier[:, :, None])
-    return torch.where(active[:, :, None], u, 0.0)
+    return torch.where(solved[:, :, None], u, torch.where(active[:, :, None], parts, 0.0))
 
 
 def _newton(v: Tensor, level: Tensor, entries: Tensor, multiplier: Tensor) -> tuple[Tensor, Tensor]:

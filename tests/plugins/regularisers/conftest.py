@@ -107,9 +107,8 @@ def sparse_coding() -> Callable[..., Problem]:
         decoder = LinearDecoder(units=units)
         context = Context((inputs,), (units,), torch.Generator().manual_seed(0))
         decoder.build(context)
-        decoder.to(x.dtype)
-        with torch.no_grad():
-            next(decoder.parameters()).copy_(dictionary)
+        decoder.to(x.dtype).requires_grad_(False)
+        next(decoder.parameters()).copy_(dictionary)
         for term in terms.values():
             term.build(context)
             term.to(x.dtype)

@@ -124,6 +124,15 @@ def test_weighted_disjoint_pools_are_solved_to_machine_precision(laid: Laid) -> 
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_step_of_0_changes_nothing_but_signs_that_are_not_allowed(kind: str, laid: Laid) -> None:
+    """A phase may set the term's weight to 0."""
+    term = laid(Group(**KINDS[kind]), UNITS)
+    v = normal(3, UNITS)
+    torch.testing.assert_close(term.prox(v, 0.0), v.clamp_min(0) if term.non_negative else v)
+    assert not term.prox(torch.zeros(1, UNITS, dtype=torch.float64), 0.3).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_pass_through_the_prox(kind: str, laid: Laid) -> None:
     term = laid(Group(**KINDS[kind]), UNITS)
     v = normal(2, UNITS, seed=5).mul(1.5)
