@@ -44,9 +44,10 @@ if TYPE_CHECKING:
     )
     from groundstate.errors import InputError
     from groundstate.hooks import Section, hookimpl
-    from groundstate.inference import Certificate, Problem, Solution, soft_threshold
+    from groundstate.inference import Solution
     from groundstate.model import Model
     from groundstate.parameters import Constraint, NonNegative, NormBound
+    from groundstate.problem import Certificate, Problem, soft_threshold
     from groundstate.run import train
 
     __version__: str
@@ -130,9 +131,10 @@ _MODULES = {
     ),
     "errors": ("InputError",),
     "hooks": ("Section", "hookimpl"),
-    "inference": ("Certificate", "Problem", "Solution", "soft_threshold"),
+    "inference": ("Solution",),
     "model": ("Model",),
     "parameters": ("Constraint", "NonNegative", "NormBound"),
+    "problem": ("Certificate", "Problem", "soft_threshold"),
     "run": ("train",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -13,8 +13,9 @@ from groundstate.components import Context, Decoder, Reconstruction, Solver, Ter
 from groundstate.data import Batch
 from groundstate.energy import Energy
 from groundstate.errors import InputError
-from groundstate.inference import Callback, Problem, Solution, solve
+from groundstate.inference import Callback, Solution, solve
 from groundstate.model import WEIGHTS, Model
+from groundstate.problem import Problem
 from groundstate.registry import Registry
 from groundstate.structure import LeastSquares, LinearMap
 

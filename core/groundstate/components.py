@@ -25,7 +25,8 @@ from groundstate.structure import LinearMap, ProblemStructure, Structure
 
 if TYPE_CHECKING:
     from groundstate.data import DataInfo, Splits
-    from groundstate.inference import Kernel, Problem
+    from groundstate.inference import Kernel
+    from groundstate.problem import Problem
 
 Stage = Literal["inference", "learning"]
 Role = Literal["reconstruction", "regulariser", "task"]

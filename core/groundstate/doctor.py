@@ -11,7 +11,7 @@ from torch import Tensor
 
 from groundstate.components import Backend
 from groundstate.errors import PluginError
-from groundstate.inference import soft_threshold
+from groundstate.problem import soft_threshold
 from groundstate.provenance import host, versions
 from groundstate.registry import Registry
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from groundstate.components import Solver
 from groundstate.data import Batch, Source
-from groundstate.inference import Problem, Solution, solve
+from groundstate.inference import Solution, solve
 from groundstate.model import Model
+from groundstate.problem import Problem
 
 Extra = Callable[[Batch, Solution], Mapping[str, Tensor]]
 

@@ -27,7 +27,8 @@ from groundstate.data import Batch, Source
 from groundstate.energy import Energy, Point
 from groundstate.errors import InputError
 from groundstate.files import write_safetensors, write_text
-from groundstate.inference import Callback, Problem, Solution, solve
+from groundstate.inference import Callback, Solution, solve
+from groundstate.problem import Problem
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.toml"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from groundstate.inference import Problem, per_sample
+from groundstate.problem import Problem, per_sample
 
 GROWTH = 2.0
 """The curvature's estimate grows by this where the quadratic model does not majorise."""

@@ -17,8 +17,8 @@ from groundstate.config import LoadedConfig, Parts, PhaseConfig, PluginTable
 from groundstate.data import Batch, DataInfo
 from groundstate.energy import PROVIDED, Point
 from groundstate.errors import Fault, InputError, PluginError, relative
-from groundstate.inference import Problem
 from groundstate.model import Model
+from groundstate.problem import Problem
 
 SAMPLES = 2
 """Made-up samples: more than one, so that a term that forgets the batch axis is found."""

@@ -21,9 +21,10 @@ from torch.nn import functional
 from groundstate.components import Code, Context, Decoder, Encoder, Reconstruction, Regulariser, Solver, Task, Term
 from groundstate.data import Batch, TensorSource
 from groundstate.errors import InputError
-from groundstate.inference import Problem, solve
+from groundstate.inference import solve
 from groundstate.learning import Learner, LearningConfig, PhaseConfig
 from groundstate.model import Model
+from groundstate.problem import Problem
 from groundstate.stack import Layer, Stack
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.encoders.linear import LinearEncoder

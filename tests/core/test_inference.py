@@ -16,16 +16,10 @@ from groundstate.components import Regulariser, Solver, State, Task, Term
 from groundstate.data import Batch
 from groundstate.energy import Energy
 from groundstate.errors import InputError
-from groundstate.inference import (
-    Certificate,
-    Kernel,
-    Problem,
-    attach_implicit,
-    select_state,
-    soft_threshold,
-    solve,
-)
+from groundstate.implicit import attach_implicit
+from groundstate.inference import Kernel, select_state, solve
 from groundstate.model import Model
+from groundstate.problem import Certificate, Problem, soft_threshold
 from groundstate.structure import ProblemStructure
 from groundstate_plugins.backends.cpu import Cpu
 from groundstate_plugins.decoders.linear import LinearDecoder

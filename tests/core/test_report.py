@@ -26,9 +26,9 @@ from groundstate.errors import InputError
 from groundstate.formula import written
 from groundstate.history import Record
 from groundstate.hooks import Section, hookimpl
-from groundstate.inference import Problem
 from groundstate.model import Model
 from groundstate.parameters import NormBound
+from groundstate.problem import Problem
 from groundstate.report import codes, filters, observe, write_report
 from groundstate.report.material import Material
 from groundstate.report.pictures import as_pictures, sheet, signed_tiles

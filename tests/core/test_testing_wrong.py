@@ -32,7 +32,7 @@ from groundstate import (
     structure,
 )
 from groundstate.components import Plugin
-from groundstate.inference import Problem, soft_threshold
+from groundstate.problem import Problem, soft_threshold
 from groundstate.testing import CHECKS, Examination, examine
 
 WRONG: dict[str, type[Plugin]] = {}

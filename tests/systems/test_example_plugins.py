@@ -51,7 +51,7 @@ def test_a_distribution_imports_public_names_only(name: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "from groundstate.inference import Problem",
+        "from groundstate.problem import Problem",
         "from groundstate import Problem, run_secretly",
         "import groundstate.run",
         "from groundstate_plugins.regularisers.l1 import L1",

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from groundstate.components import State, Task
 from groundstate.data import Batch, Source, Splits
-from groundstate.inference import Certificate, Problem, Solution
+from groundstate.inference import Solution
 from groundstate.model import Model
+from groundstate.problem import Certificate, Problem
 
 CLOSELY = 2000
 """Samples whose codes and certificates are looked at."""

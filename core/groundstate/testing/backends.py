@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from groundstate.components import Availability, Backend, Solver
-from groundstate.inference import Problem
+from groundstate.problem import Problem
 from groundstate.structure import L1, Inhibition, Ridge, Structure
 from groundstate.testing.reference import problem_of, solved, standard_penalties
 from groundstate.testing.results import Broken, NotApplicable, check

@@ -19,7 +19,7 @@ from groundstate.config import load_config
 from groundstate.data import DataInfo, Splits, TensorSource, fingerprint
 from groundstate.errors import InputError
 from groundstate.hooks import Section
-from groundstate.inference import Problem
+from groundstate.problem import Problem
 from groundstate.run import Run
 from groundstate.testing.results import Broken, NotApplicable, check
 from groundstate.testing.subject import Subject, generator, make

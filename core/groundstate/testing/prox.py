@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from groundstate.components import TERM_KINDS, Memory, Term, needs
-from groundstate.inference import Step
+from groundstate.problem import Step
 from groundstate.structure import L1, Ridge, Structure
 from groundstate.testing.reference import prox_of, standard_penalties, value_of
 from groundstate.testing.results import Broken, NotApplicable, check

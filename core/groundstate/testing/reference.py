@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from groundstate.components import Decoder, Reconstruction, Regulariser
 from groundstate.data import Batch
 from groundstate.energy import Energy
-from groundstate.inference import Problem, Step
+from groundstate.problem import Problem, Step
 from groundstate.structure import L1, Groups, Inhibition, LeastSquares, LinearMap, Ridge, Structure, Tree
 from groundstate.testing.subject import Setting, generator
 

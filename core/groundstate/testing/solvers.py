@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from groundstate.components import Solver, State
 from groundstate.errors import InputError
-from groundstate.inference import Problem, select_state, solve
+from groundstate.inference import select_state, solve
+from groundstate.problem import Problem
 from groundstate.structure import L1, Ridge
 from groundstate.testing.reference import problem_of, solved
 from groundstate.testing.results import Broken, NotApplicable, check

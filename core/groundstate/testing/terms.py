@@ -12,7 +12,7 @@ from groundstate.components import TERM_KINDS, Code, Term, needs
 from groundstate.data import Batch
 from groundstate.energy import PROVIDED, Energy, Point
 from groundstate.errors import InputError
-from groundstate.inference import Problem
+from groundstate.problem import Problem
 from groundstate.structure import LeastSquares, Ridge
 from groundstate.testing.components import (
     SAMPLES,

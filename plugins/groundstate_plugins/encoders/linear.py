@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from groundstate.components import Code, Context, Encoder
-from groundstate.inference import soft_threshold
 from groundstate.parameters import Constraint, NonNegative, NormBound
+from groundstate.problem import soft_threshold
 
 
 class LinearEncoder(Encoder):

@@ -10,8 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from groundstate.components import Context, Encoder
-from groundstate.inference import soft_threshold
 from groundstate.parameters import NonNegative, NormBound
+from groundstate.problem import soft_threshold
 from groundstate.structure import L1, Inhibition, LeastSquares, LinearMap, Ridge, Structure
 
 

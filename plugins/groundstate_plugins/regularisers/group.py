@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from groundstate.components import Context, Memory, Regulariser
-from groundstate.inference import Step
+from groundstate.problem import Step
 from groundstate.structure import L1, Groups, Structure
 
 from . import disjoint, overlapping
 from .pools import PoolFields, Pools, flat_units, one_step_per_sample
+from .tilings import Tilings
 
 DENSE = 1 << 22
 """Largest units × pools at which sums over overlapping pools are one matrix product."""
@@ -34,7 +35,7 @@ class Layout:
     radius: Tensor
     entries: Tensor | None
     inverse: Tensor | None
-    tilings: overlapping.Tilings | None
+    tilings: Tilings | None
     members: Tensor | None
 
     @classmethod
@@ -55,7 +56,7 @@ class Layout:
         else:
             device = [x if x is None else x.to(like) for x in (radius, entries)]
             assert device[0] is not None
-            tilings = overlapping.Tilings.of(pools.index.to(like.device), device[0], device[1], pools.units)
+            tilings = Tilings.of(pools.index.to(like.device), device[0], device[1], pools.units)
             if pools.units * len(index) <= DENSE:
                 square = torch.ones_like(index, dtype=torch.float64) if entries is None else entries.square()
                 full = torch.zeros(pools.units + 1, len(index), dtype=torch.float64)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from groundstate.components import Regulariser
-from groundstate.inference import Step, soft_threshold
+from groundstate.problem import Step, soft_threshold
 from groundstate.structure import L1 as L1Structure
 from groundstate.structure import Structure
 

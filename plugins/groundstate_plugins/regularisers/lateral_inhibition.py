@@ -13,8 +13,8 @@ from torch import Tensor
 
 from groundstate.components import ConfigPath, Context, Regulariser
 from groundstate.errors import Fault, InputError
-from groundstate.inference import Step, soft_threshold
 from groundstate.parameters import select_units
+from groundstate.problem import Step, soft_threshold
 from groundstate.structure import L1, Inhibition, Structure
 from groundstate_plugins.regularisers.inhibition_set import InhibitionSet
 

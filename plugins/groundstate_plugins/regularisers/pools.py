@@ -12,7 +12,7 @@ from torch import Tensor
 
 from groundstate.components import Plugin
 from groundstate.errors import InputError, PluginError
-from groundstate.inference import Step
+from groundstate.problem import Step
 
 Pair = tuple[PositiveInt, PositiveInt]
 UnitNumber = Annotated[int, Field(ge=0)]

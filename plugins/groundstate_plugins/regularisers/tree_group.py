@@ -11,7 +11,7 @@ from torch import Tensor
 
 from groundstate.components import Context, Regulariser
 from groundstate.errors import InputError
-from groundstate.inference import Step
+from groundstate.problem import Step
 from groundstate.structure import L1, Structure, Tree
 
 from .pools import flat_units, one_step_per_sample

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from groundstate.components import Solver, State
-from groundstate.inference import Problem
+from groundstate.problem import Problem
 
 
 class Amortised(Solver[State]):

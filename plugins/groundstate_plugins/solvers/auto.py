@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from groundstate.components import Solver, State
-from groundstate.inference import Problem
+from groundstate.problem import Problem
 from groundstate.structure import Inhibition
 from groundstate_plugins.solvers.coordinate_descent import CoordinateDescent
 from groundstate_plugins.solvers.fista import Fista

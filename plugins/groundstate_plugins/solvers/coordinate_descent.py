@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from groundstate.components import Solver, State
-from groundstate.inference import Problem, soft_threshold
+from groundstate.problem import Problem, soft_threshold
 from groundstate.structure import L1, Inhibition, Ridge
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from groundstate.components import Solver, State
-from groundstate.inference import Problem, per_sample
+from groundstate.problem import Problem, per_sample
 from groundstate.proximal import proximal_step, slack
 
 

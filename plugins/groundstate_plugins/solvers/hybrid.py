@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from groundstate.components import Solver
-from groundstate.inference import Problem
+from groundstate.problem import Problem
 from groundstate_plugins.solvers.fista import Fista, FistaState
 
 

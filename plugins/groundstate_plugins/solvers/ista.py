@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from groundstate.components import Solver, State
-from groundstate.inference import Problem
+from groundstate.problem import Problem
 from groundstate.proximal import proximal_step
 
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from groundstate.components import Context
 from groundstate.data import Batch
 from groundstate.errors import InputError
-from groundstate.inference import Problem
 from groundstate.model import Model
 from groundstate.parameters import NonNegative, NormBound
+from groundstate.problem import Problem
 from groundstate.structure import L1 as L1Form
 from groundstate.structure import LinearMap
 from groundstate_plugins.decoders.linear import LinearDecoder

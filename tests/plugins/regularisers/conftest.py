@@ -13,7 +13,7 @@ from torch import Tensor
 from groundstate.components import Context, Regulariser
 from groundstate.data import Batch
 from groundstate.energy import Energy
-from groundstate.inference import Problem
+from groundstate.problem import Problem
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.reconstructions.squared_error import SquaredError
 

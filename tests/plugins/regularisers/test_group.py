@@ -12,7 +12,8 @@ from torch import Tensor
 
 from groundstate.components import Memory
 from groundstate.errors import InputError, PluginError
-from groundstate.inference import Problem, solve
+from groundstate.inference import solve
+from groundstate.problem import Problem
 from groundstate.structure import L1 as L1Form
 from groundstate.structure import Groups, Ridge
 from groundstate_plugins.regularisers import overlapping

@@ -19,9 +19,9 @@ from torch import Tensor
 from groundstate.components import Context
 from groundstate.data import Batch
 from groundstate.errors import InputError
-from groundstate.inference import Problem
 from groundstate.learning import Learner, LearningConfig
 from groundstate.model import Model
+from groundstate.problem import Problem
 from groundstate.structure import L1, Groups, Inhibition
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.reconstructions.squared_error import SquaredError

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from groundstate.components import Term
-from groundstate.inference import Problem, solve
+from groundstate.inference import solve
+from groundstate.problem import Problem
 from groundstate_plugins.regularisers.group import Group
 from groundstate_plugins.regularisers.l1 import L1
 from groundstate_plugins.regularisers.tree_group import TreeGroup

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from groundstate.errors import InputError
-from groundstate.inference import Problem, solve
+from groundstate.inference import solve
+from groundstate.problem import Problem
 from groundstate.structure import L1 as L1Form
 from groundstate.structure import Tree
 from groundstate_plugins.regularisers.l1 import L1

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from groundstate.components import Context, Regulariser, Solver, Term
 from groundstate.data import Batch
-from groundstate.inference import Problem, soft_threshold
 from groundstate.model import Model
+from groundstate.problem import Problem, soft_threshold
 from groundstate.structure import Inhibition
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.reconstructions.squared_error import SquaredError

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from groundstate.data import Batch
 from groundstate.errors import InputError
-from groundstate.inference import Problem, solve
+from groundstate.inference import solve
 from groundstate.model import Model
+from groundstate.problem import Problem
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.encoders.linear import LinearEncoder
 from groundstate_plugins.reconstructions.squared_error import SquaredError
