@@ -296,6 +296,7 @@ class State:
 
 
 S = TypeVar("S", bound=State)
+T = TypeVar("T")
 
 
 class Solver(Plugin, ABC, Generic[S]):
@@ -371,6 +372,41 @@ class Backend(Plugin, ABC):
     def kernel(self, structure: ProblemStructure) -> Kernel | None:
         """A solver for problems of this structure, or None for the generic one."""
         return None
+
+    # -- several processes --------------------------------------------------------------------------
+    # A backend that lets several processes work on one model overrides these; alone, a process is the first of one.
+
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0. The first one alone writes, tracks and reports."""
+        return 0
+
+    @property
+    def world(self) -> int:
+        """How many processes work together."""
+        return 1
+
+    @property
+    def launch(self) -> str | None:
+        """The name of what started the processes, the same when it starts them again; None where nothing does.
+
+        An unfinished run of this config that bears it is gone on with.
+        """
+        return None
+
+    def shard(self, rows: Tensor) -> Tensor:
+        """This process's part of a batch's row numbers, (m,) → (about m/world,); together they are all of them."""
+        return torch.tensor_split(rows, self.world)[self.rank]
+
+    def reduce(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor, in place, by its sum over the processes, bit for bit the same in all of them.
+
+        Every process calls it with tensors of the same shapes and dtypes, in the same order.
+        """
+
+    def share(self, value: T) -> T:
+        """The first process's value, in every process; called by all of them."""
+        return value
 
 
 class Data(Plugin, ABC):

@@ -18,7 +18,7 @@ POSITIONAL = {
     "decoder": {"forward": 1, "code_shape": 1},
     "encoder": {"code_shape": 1},
     "solver": {"init": 2, "step": 2, "refuses": 1},
-    "backend": {"available": 0, "prepare": 1, "kernel": 1},
+    "backend": {"available": 0, "prepare": 1, "kernel": 1, "shard": 1, "reduce": 1, "share": 1},
     "data": {"load": 1, "describe": 0},
 }
 """How many arguments the core gives to a kind's methods, beside self."""

@@ -410,6 +410,12 @@ def is_lasso(form: structure.ProblemStructure) -> bool:
     return all(type(part) is structure.L1 and not part.non_negative for part in form.penalties)
 
 
+@fails("processes")
+class LosesRows(Here):
+    def shard(self, rows: Tensor) -> Tensor:
+        return rows[1:]
+
+
 @fails("kernel-equals-reference")
 class HalfWeight(Here):
     """Solves the problem with half of the penalty."""

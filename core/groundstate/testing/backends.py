@@ -82,6 +82,27 @@ def prepare_moves(case: BackendCase) -> None:
             )
 
 
+@check("backend", says="a process has its part of a batch, and alone all of it and its own sums")
+def processes(case: BackendCase) -> None:
+    backend = case.backend()
+    rank, world = backend.rank, backend.world
+    if not 0 <= rank < world:
+        raise Broken(f"its rank is {rank} of {world} processes", advice="count from 0 to world − 1")
+    rows = torch.randperm(7 * world, generator=torch.Generator().manual_seed(0))
+    part = backend.shard(rows)
+    if world == 1:
+        value = torch.arange(3.0, dtype=torch.float64, device=backend.device)
+        backend.reduce([value])
+        if part.tolist() != rows.tolist() or value.tolist() != [0, 1, 2] or backend.share("own") != "own":
+            raise Broken(
+                "a process that is alone loses rows, or its sums or values change",
+                shown=f"shard gives {len(part)} of {len(rows)} rows, reduce {value.tolist()} for [0, 1, 2]",
+                advice="with one process shard gives all rows, reduce leaves them and share gives its argument",
+            )
+    elif not set(part.tolist()) <= set(rows.tolist()) or len(set(part.tolist())) != len(part):
+        raise Broken("shard gives rows that are not the batch's, or some twice", shown=some(part.double()))
+
+
 @check("backend", says="a kernel gives the reference solver's codes, in float64 and to the tolerance")
 def kernel_equals_reference(case: BackendCase) -> None:
     backend = case.backend()
