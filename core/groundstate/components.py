@@ -176,6 +176,10 @@ class Encoder(Component):
         """The shape of one code, for models without a decoder to tell it; None where the encoder cannot tell."""
         return None
 
+    def iterates(self, x: Tensor) -> Iterator[Tensor] | None:
+        """The codes after each step of an encoder that iterates, the last as ``forward`` gives; else None."""
+        return None
+
 
 class Decoder(Component, ABC):
     """Maps a code (batch, *code_shape) back to the input's space, (batch, *input_shape).
@@ -276,6 +280,9 @@ class Task(Term):
     role = "task"
 
     predict: Callable[..., Tensor] | None = None  # (z) → labels or scores, (batch,) or (batch, classes)
+    probabilities: Callable[..., Tensor] | None = (
+        None  # (z) → (batch, classes), where the loss is that of a probability
+    )
 
 
 @dataclass

@@ -16,7 +16,8 @@ HOOKS = {name: method for name, method in vars(RunSpec).items() if not name.star
 
 POSITIONAL = {
     "decoder": {"forward": 1, "code_shape": 1},
-    "encoder": {"code_shape": 1},
+    "task": {"predict": 1, "probabilities": 1},
+    "encoder": {"code_shape": 1, "iterates": 1},
     "solver": {"init": 2, "step": 2, "refuses": 1},
     "backend": {"available": 0, "prepare": 1, "kernel": 1, "shard": 1, "reduce": 1, "share": 1},
     "data": {"load": 1, "describe": 0},

@@ -47,13 +47,15 @@ class Groups(Structure):
 
     index: (pools, size) int64 unit numbers, padded with −1. weight: (pools,) ≥ 0.
     scale: (pools, size) the entries' weights a within their pool, None for ones.
-    disjoint: no unit stands in two pools.
+    disjoint: no unit stands in two pools. sheet: (height, width) where the units stand on one and the pools are
+    its windows, for pictures alone.
     """
 
     index: Tensor
     disjoint: bool
     scale: Tensor | None = None
     non_negative: bool = False
+    sheet: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,12 +73,14 @@ class Tree(Structure):
 class Inhibition(Structure):
     """weight · (sparsity ‖z‖₁ + |z|ᵀ matrix |z|), with z ≥ 0 where non_negative.
 
-    matrix: (units, units), symmetric, ≥ 0, zero diagonal.
+    matrix: (units, units), symmetric, ≥ 0, zero diagonal. parent: (units,) int64, −1 at a root, where the matrix is
+    in tree form (zero between a unit and those above and below it), for pictures alone.
     """
 
     matrix: Tensor
     sparsity: float
     non_negative: bool = False
+    parent: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,6 +27,7 @@ from groundstate import (
     Solver,
     Splits,
     State,
+    Task,
     TensorSource,
     hookimpl,
     structure,
@@ -199,6 +200,23 @@ class MeanMetric(Regulariser):
         return {"density": (z != 0).double().mean()}
 
 
+@fails("probabilities-of-classes")
+class Odds(Task):
+    """Gives odds where probabilities are asked for."""
+
+    def build(self, context: Context) -> None:
+        self.declare("weight", context.randn(context.classes, context.units))
+
+    def predict(self, z: Tensor) -> Tensor:
+        return z.flatten(1) @ self.weight.T
+
+    def probabilities(self, z: Tensor) -> Tensor:
+        return self.predict(z).exp()
+
+    def energy(self, z: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.predict(z), y, reduction="none")
+
+
 class Lasso(Regulariser):
     """A right one, to go wrong from."""
 
@@ -269,10 +287,27 @@ class Commutes(Regulariser):
 # -- encoders and decoders --------------------------------------------------------------------------
 
 
+class Rectifier(Encoder):
+    """A right one, to go wrong from."""
+
+    def build(self, context: Context) -> None:
+        self.shape = context.code_shape
+        self.declare("matrix", context.randn(context.inputs, context.units))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(1) @ self.matrix).relu().view(len(x), *self.shape)
+
+
 @fails("codes-have-the-right-shape")
 class Echo(Encoder):
     def forward(self, x: Tensor) -> Code:
         return Code(x)
+
+
+@fails("iterates-end-at-the-code")
+class OneStepTooFew(Rectifier):
+    def iterates(self, x: Tensor) -> Iterator[Tensor]:
+        yield torch.zeros_like(self(x))
 
 
 class Matrix(Decoder):
@@ -558,7 +593,7 @@ def test_a_check_catches_the_plugin_that_is_wrong_in_its_way(name: str) -> None:
     assert result.shown
 
 
-@pytest.mark.parametrize("right", [Lasso, Matrix, Plain, Here, Two], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("right", [Lasso, Rectifier, Matrix, Plain, Here, Two], ids=lambda cls: cls.__name__)
 def test_what_the_wrong_ones_start_from_is_right(right: type[Plugin]) -> None:
     assert [str(result) for result in examine(right) if result.status == "failed"] == []
 

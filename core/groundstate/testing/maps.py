@@ -115,6 +115,28 @@ def codes_have_the_right_shape(case: EncoderCase) -> None:
             )
 
 
+@check("encoder", says="the last of its iterates is the code that forward gives")
+def iterates_end_at_the_code(case: EncoderCase) -> None:
+    part, inputs = case.built(), case.inputs()
+    with torch.no_grad():
+        steps = part.iterates(inputs["x"])
+        if steps is None:
+            raise NotApplicable("it tells no iterates")
+        last, expected = None, case.call(part, inputs)
+        for last in steps:
+            if last.shape != expected.shape:
+                raise Broken(
+                    f"an iterate has shape {tuple(last.shape)}, the code {tuple(expected.shape)}",
+                    advice="yield codes (batch, *code_shape)",
+                )
+    if last is None or not close(last, expected, 1e-9):
+        raise Broken(
+            "the iterates do not end at the code",
+            shown="there is none" if last is None else f"{some(last)} instead of {some(expected)}",
+            advice="let forward return the last of iterates(x)",
+        )
+
+
 @check("encoder", "decoder", says="parameters and inputs get the gradient that finite differences show (float64)")
 def gradient_reaches_all(case: EncoderCase | DecoderCase) -> None:
     part = case.built()

@@ -282,3 +282,22 @@ def metrics_per_sample(case: TermCase) -> None:
                 shown=f"{SAMPLES} samples",
                 advice="return {name: tensor of shape (batch,)}",
             )
+
+
+@check("task", says="its probabilities are those of classes: none negative, of sum 1, the likeliest as it predicts")
+def probabilities_of_classes(case: TermCase) -> None:
+    part = case.built()
+    if part.probabilities is None:
+        raise NotApplicable("it gives no probabilities")
+    with torch.no_grad():
+        found = part.probabilities(case.inputs()["z"])
+        scores = part.predict(case.inputs()["z"])
+    sums = torch.ones(SAMPLES, dtype=found.dtype)
+    if found.shape != scores.shape or not close(found.sum(1), sums, 1e-9) or bool((found < 0).any()):
+        raise Broken(
+            "the probabilities of a sample's classes do not add up to 1, or one is negative",
+            shown=some(found),
+            advice="return (batch, classes), e.g. predict(z).softmax(1)",
+        )
+    if not torch.equal(found.argmax(1), scores.argmax(1)):
+        raise Broken("the likeliest class is not the one that predict scores highest", shown=some(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,6 +114,11 @@ class Recurrent(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, *input_shape). Returns the code after T steps, (batch, units)."""
+        *_, z = self.iterates(x)
+        return z
+
+    def iterates(self, x: Tensor) -> Iterator[Tensor]:
+        """The codes z¹ … z^T, each (batch, units)."""
         x = x.flatten(1)
         signed = self.config.activation == "soft-threshold"
         z = None
@@ -123,8 +129,7 @@ class Recurrent(Encoder):
             recurrent = self.recurrent[t - 1] if self.config.untied and t else self.recurrent
             before = drive if z is None else torch.addmm(drive, z, recurrent.T)
             z = soft_threshold(before, threshold) if signed else torch.relu(before)
-        assert z is not None
-        return z
+            yield z
 
     def _at(self, t: int) -> tuple[Tensor, Tensor]:
         if self.config.untied:

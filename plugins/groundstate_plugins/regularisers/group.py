@@ -216,6 +216,7 @@ class Group(Regulariser):
             disjoint=pools.disjoint,
             scale=pools.scale,
             non_negative=self.non_negative,
+            sheet=self.config.sheet,
         )
 
     def formula(self) -> str:

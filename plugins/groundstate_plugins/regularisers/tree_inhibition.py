@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from groundstate.structure import Inhibition
 from groundstate_plugins.regularisers.lateral_inhibition import InhibitionTerm
 from groundstate_plugins.regularisers.pools import flat_units
 from groundstate_plugins.regularisers.trees import TreeFields
@@ -28,6 +31,9 @@ class TreeInhibition(InhibitionTerm):
 
     def start(self, allowed: Tensor) -> Tensor:
         return self.config.strength * allowed.float()
+
+    def structure(self) -> Inhibition:
+        return replace(super().structure(), parent=self.config.forest().parent)
 
     def select(self, units: Tensor) -> None:
         """Keep these units (of the code's first axis); one whose parent goes hangs from the nearest kept ancestor."""

@@ -58,6 +58,10 @@ class CrossEntropy(Task):
         scores = scores * ((norm > 0) / norm.clamp_min(torch.finfo(z.dtype).eps))
         return scores if self.bias is None else scores + self.bias
 
+    def probabilities(self, z: Tensor) -> Tensor:
+        """The probability of each class, (batch, classes); z: (batch, *code_shape)."""
+        return self.predict(z).softmax(1)
+
     def energy(self, z: Tensor, y: Tensor) -> Tensor:
         """y: (batch,) int64 labels in [0, classes). Returns (batch,)."""
         self._check_labels(y)

@@ -266,6 +266,7 @@ def test_its_structure_says_the_pools(laid: Laid) -> None:
     assert isinstance(form, Groups)
     assert form.index.shape == (24, 4)
     assert not form.disjoint
+    assert form.sheet == (4, 6)
     assert laid(Group(size=3, non_negative=True), UNITS).structure().disjoint
 
 

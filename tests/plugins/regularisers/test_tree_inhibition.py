@@ -34,6 +34,7 @@ def test_only_units_off_each_others_branch_inhibit_each_other(laid: Laid) -> Non
         for j in range(6):
             spared = i == j or (min(i, j), max(i, j)) in free
             assert float(matrix_of(term)[i, j]) == (0.0 if spared else 0.5), (i, j)
+    assert term.structure().parent.tolist() == [-1, 0, 1, 0, -1, 4]
 
 
 def test_a_branch_costs_nothing_but_its_sparsity(laid: Laid) -> None:

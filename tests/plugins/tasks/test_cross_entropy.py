@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 from torch import Tensor
 
 from groundstate.components import Context
@@ -43,6 +43,7 @@ def test_the_loss_is_that_of_scipys_log_softmax(normalise: bool, bias: bool, cod
         flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
     scores = flat @ weight.T + (task.bias.detach().numpy() if task.bias is not None else 0)
     np.testing.assert_allclose(task.predict(z).detach(), scores, rtol=1e-12)
+    np.testing.assert_allclose(task.probabilities(z).detach(), softmax(scores, axis=1), rtol=1e-12)
     np.testing.assert_allclose(task.energy(z, Y).detach(), -log_softmax(scores, axis=1)[range(4), Y], rtol=1e-12)
     wrong = scores.argmax(1) != Y.numpy()
     assert task.metrics(z, Y)["error"].tolist() == wrong.astype(float).tolist()
