@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from groundstate.cli import INTERRUPTED, authoring, runs, sweep
+from groundstate.cli import INTERRUPTED, authoring, bench, runs, sweep
 from groundstate.cli.output import console, print_json
 from groundstate.errors import InputError, relative
 
@@ -37,6 +37,7 @@ app = typer.Typer(
 app.add_typer(authoring.app, name="plugins")
 app.add_typer(runs.app, name="runs")
 app.command("sweep")(sweep.sweep)
+app.command("bench")(bench.bench)
 app.command("reproduce")(runs.reproduce)
 app.command("sync")(runs.sync)
 
