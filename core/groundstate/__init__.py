@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     )
     from groundstate.errors import InputError
     from groundstate.hooks import Section, hookimpl
-    from groundstate.inference import Solution
+    from groundstate.inference import Solution, Solved
     from groundstate.model import Model
     from groundstate.parameters import Constraint, NonNegative, NormBound
     from groundstate.problem import Certificate, Problem, soft_threshold
@@ -76,6 +76,7 @@ __all__ = [
     "Regulariser",
     "Section",
     "Solution",
+    "Solved",
     "Solver",
     "Source",
     "Splits",
@@ -131,7 +132,7 @@ _MODULES = {
     ),
     "errors": ("InputError",),
     "hooks": ("Section", "hookimpl"),
-    "inference": ("Solution",),
+    "inference": ("Solution", "Solved"),
     "model": ("Model",),
     "parameters": ("Constraint", "NonNegative", "NormBound"),
     "problem": ("Certificate", "Problem", "soft_threshold"),

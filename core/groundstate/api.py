@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundstate.components import Context, Decoder, Reconstruction, Solver, Term
+from groundstate.components import Backend, Context, Decoder, Reconstruction, Solver, Term
 from groundstate.data import Batch
 from groundstate.energy import Energy
 from groundstate.errors import InputError
@@ -61,24 +61,26 @@ def infer(
     max_iterations: int = 10_000,
     start: Tensor | None = None,
     callback: Callback | None = None,
+    backend: str | Backend | None = None,
 ) -> Solution:
     """Codes z that minimise ½‖x − Dz‖² + Σ terms, with energy and certificate per sample.
 
     x: (batch, n). dictionary: D, (n, units). terms: regularisers, e.g. ``[L1(weight=0.1)]``.
     solver: a solver plugin's name, or a solver. tolerance: relative to ½‖x‖² (for a gap).
-    start: (batch, units), default 0. Computes in x's dtype and on its device.
+    start: (batch, units), default 0. backend: one whose kernels may be used, e.g. ``"cpu-native"``; computes in x's
+    dtype and on its device all the same.
     """
     if x.dim() != 2 or dictionary.dim() != 2 or x.shape[1] != dictionary.shape[0]:
         raise InputError(
             f"x has shape {tuple(x.shape)} and the dictionary {tuple(dictionary.shape)}; "
             "they must be (batch, n) and (n, units)"
         )
-    if isinstance(solver, str):
-        registry = Registry.discover()
-        kind: type[Any] = registry.load(registry.get("solver", solver))
-        chosen: Solver[Any] = kind(tolerance=tolerance, max_iterations=max_iterations)
-    else:
-        chosen = solver
+    chosen = (
+        solver
+        if isinstance(solver, Solver)
+        else _named("solver", solver)(tolerance=tolerance, max_iterations=max_iterations)
+    )
+    runner = _named("backend", backend)() if isinstance(backend, str) else backend
     decoder = FixedDictionary(dictionary.detach().to(x))
     context = Context(
         (x.shape[1],), decoder.code_shape((x.shape[1],)), torch.Generator().manual_seed(0), decoder=decoder.structure()
@@ -89,7 +91,12 @@ def infer(
         named[f"term{number}"] = term.to(x)
     problem = Problem(Energy(named, decoder), Batch({"x": x}), context.code_shape, tolerance=tolerance)
     with torch.no_grad():
-        return solve(problem, chosen, problem.zeros() if start is None else start, callback=callback)
+        return solve(problem, chosen, problem.zeros() if start is None else start, callback=callback, backend=runner)
+
+
+def _named(kind: str, name: str) -> type[Any]:
+    registry = Registry.discover()
+    return registry.load(registry.get(kind, name))
 
 
 def find_model(name: str | Path) -> Path:

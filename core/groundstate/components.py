@@ -313,6 +313,8 @@ class Solver(Plugin, ABC, Generic[S]):
     """
 
     kind = "solver"
+    any_minimiser: ClassVar[bool] = False
+    """True where only the code counts, not the way to it: a backend's kernel may then find it instead."""
 
     class Config(Plugin.Config):
         tolerance: float = Field(
@@ -377,7 +379,10 @@ class Backend(Plugin, ABC):
         return module.to(device=self.device, dtype=self.dtype)
 
     def kernel(self, structure: ProblemStructure) -> Kernel | None:
-        """A solver for problems of this structure, or None for the generic one."""
+        """A solver for problems of this structure, or None for the generic one.
+
+        Asked only where the solver's ``any_minimiser`` is true.
+        """
         return None
 
     # -- several processes --------------------------------------------------------------------------

@@ -38,12 +38,44 @@ class Solution:
     encoded: Code | None = None
 
 
-class Kernel(Protocol):
-    """A backend's own solver for problems of one structure."""
+@dataclass(frozen=True)
+class Solved:
+    """What a kernel gives, per sample.
 
-    def __call__(self, problem: Problem, start: Tensor, config: Solver.Config) -> tuple[Tensor, Tensor]:
-        """Codes like start and the iterations of each sample; the caller certifies them."""
+    code: like start. iterations: (batch,) int64, of the kernel's own kind. certificate: where the kernel knows it,
+    by the formula of ``Problem.certificate`` in the same precision or a higher one; None lets the caller compute it.
+    energy: (batch,), on the same terms.
+    """
+
+    code: Tensor
+    iterations: Tensor
+    certificate: Certificate | None = None
+    energy: Tensor | None = None
+
+
+class Kernel(Protocol):
+    """A backend's own solver for problems of one structure.
+
+    It stands in for a solver that is content with ``any_minimiser``: it iterates from start in its own way until
+    each sample's certificate reaches ``config.tolerance``, or for ``config.max_iterations``, and starts and stops
+    each sample for itself. An attribute ``name`` tells ``check`` and ``doctor`` what it is.
+    """
+
+    def __call__(self, problem: Problem, start: Tensor, config: Solver.Config) -> Solved:
+        """The codes of the problem's samples."""
         ...
+
+
+def kernel_of(backend: Backend | None, solver: Solver[Any], problem: Problem) -> Kernel | None:
+    """The kernel that takes the solver's place, or None: the backend has none, or the solver's iterations are asked."""
+    structure = problem.structure if backend is not None and solver.any_minimiser else None
+    return backend.kernel(structure) if backend is not None and structure is not None else None
+
+
+def kernel_name(kernel: Kernel) -> str:
+    """What to call a kernel."""
+    name = getattr(kernel, "name", None) or getattr(kernel, "__name__", type(kernel).__name__)
+    return str(name)
 
 
 Callback = Callable[[int, Tensor, State, Certificate | None], None]
@@ -64,6 +96,7 @@ def solve(
 
     A sample that is done keeps the code it had then, whatever its batch mates need; so results do not depend
     on how samples are batched. With ``differentiate = "unroll"`` all iterations run and the graph is kept.
+    A kernel of the backend takes the solver's place where the solver allows it and no callback follows it.
     """
     config: Solver.Config = solver.config
     reason = solver.refuses(problem)
@@ -74,28 +107,27 @@ def solve(
         return _unroll(problem, solver, start, certify)
     iterations = torch.zeros(len(problem), dtype=torch.int64, device=start.device)
     if config.max_iterations == 0:
-        return _finish(problem, start, iterations, certify)
+        return _finish(problem, Solved(start, iterations), certify)
     with torch.no_grad():
-        structure = problem.structure if backend is not None else None
-        kernel = backend.kernel(structure) if backend is not None and structure is not None else None
+        # a callback follows iterations, so it gets the solver's own
+        kernel = kernel_of(backend, solver, problem) if callback is None else None
         if kernel is not None:
-            code, iterations = kernel(problem, start, config)
-            certificate = None
+            solved = kernel(problem, start, config)
         else:
-            code, iterations, certificate = _blocks(problem, solver, start, callback)
+            solved = Solved(*_blocks(problem, solver, start, callback))
     if config.differentiate == "implicit":
-        code = attach_implicit(problem, code)
-    return _finish(problem, code, iterations, certify, certificate)
+        solved = replace(solved, code=attach_implicit(problem, solved.code))
+    return _finish(problem, solved, certify)
 
 
-def _finish(
-    problem: Problem, code: Tensor, iterations: Tensor, certify: bool, certificate: Certificate | None = None
-) -> Solution:
-    if not certify:
-        return Solution(code, None, certificate, iterations)
-    with torch.no_grad():
-        at = code.detach()
-        return Solution(code, problem.value(at), certificate or problem.certificate(at), iterations)
+def _finish(problem: Problem, solved: Solved, certify: bool) -> Solution:
+    code, energy, certificate = solved.code, solved.energy, solved.certificate
+    if certify:
+        with torch.no_grad():
+            at = code.detach()
+            energy = problem.value(at) if energy is None else energy
+            certificate = problem.certificate(at) if certificate is None else certificate
+    return Solution(code, energy, certificate, solved.iterations)
 
 
 def _unroll(problem: Problem, solver: Solver[Any], start: Tensor, certify: bool) -> Solution:
@@ -105,7 +137,7 @@ def _unroll(problem: Problem, solver: Solver[Any], start: Tensor, certify: bool)
         state = solver.step(problem, state)
     count = torch.full((len(problem),), solver.config.max_iterations, dtype=torch.int64, device=start.device)
     problem.differentiable = False
-    return _finish(problem, state.code, count, certify)
+    return _finish(problem, Solved(state.code, count), certify)
 
 
 def _blocks(

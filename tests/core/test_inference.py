@@ -17,7 +17,7 @@ from groundstate.data import Batch
 from groundstate.energy import Energy
 from groundstate.errors import InputError
 from groundstate.implicit import attach_implicit
-from groundstate.inference import Kernel, select_state, solve
+from groundstate.inference import Kernel, Solved, kernel_name, kernel_of, select_state, solve
 from groundstate.model import Model
 from groundstate.problem import Certificate, Problem, soft_threshold
 from groundstate.structure import ProblemStructure
@@ -26,6 +26,7 @@ from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.reconstructions.squared_error import SquaredError
 from groundstate_plugins.regularisers.l1 import L1
 from groundstate_plugins.regularisers.l2 import L2
+from groundstate_plugins.solvers.auto import Auto
 from groundstate_plugins.solvers.fista import Fista
 from groundstate_plugins.solvers.ista import Ista
 
@@ -404,25 +405,58 @@ def test_a_solver_that_refuses_a_problem_is_not_run() -> None:
         solve(problem_of(model_of(sparse()), inputs_of(2)), Picky(), torch.zeros(2, 8).double())
 
 
+class Fast(Cpu):
+    """A backend whose kernel adds 0.1 to the start."""
+
+    def kernel(self, structure: ProblemStructure) -> Kernel | None:
+        def run(problem: Problem, start: Tensor, config: Solver.Config) -> Solved:
+            return Solved(start + 0.1, torch.full((len(start),), 42))
+
+        return run
+
+
 def test_a_backend_may_bring_its_own_kernel_and_the_caller_certifies_it() -> None:
-    asked: list[ProblemStructure] = []
-
-    class Fast(Cpu):
-        def kernel(self, structure: ProblemStructure) -> Kernel | None:
-            asked.append(structure)
-
-            def run(problem: Problem, start: Tensor, config: Solver.Config) -> tuple[Tensor, Tensor]:
-                return start + 0.1, torch.full((len(start),), 42)
-
-            return run
-
     problem = problem_of(model_of(sparse()), inputs_of(2))
     start = torch.zeros(2, 8, dtype=torch.float64)
-    solution = solve(problem, Fista(), start, backend=Fast())
-    assert len(asked) == 1
+    solution = solve(problem, Auto(), start, backend=Fast())
     assert solution.iterations.tolist() == [42, 42]
     assert solution.certificate is not None
     torch.testing.assert_close(solution.certificate.value, problem.certificate(start + 0.1).value)
+    torch.testing.assert_close(solution.energy, problem.value(start + 0.1))
+
+
+def test_what_a_kernel_certifies_is_not_computed_again() -> None:
+    problem = problem_of(model_of(sparse()), inputs_of(2))
+    start = torch.zeros(2, 8, dtype=torch.float64)
+    known = Certificate("gap", torch.tensor([1.0, 2.0]), torch.tensor([0.1, 0.2]))
+
+    class Knows(Cpu):
+        def kernel(self, structure: ProblemStructure) -> Kernel | None:
+            return lambda problem, start, config: Solved(start, torch.ones(2), known, torch.tensor([3.0, 4.0]))
+
+    solution = solve(problem, Auto(), start, backend=Knows())
+    assert solution.certificate is known
+    assert solution.energy is not None
+    assert solution.energy.tolist() == [3.0, 4.0]
+
+
+def test_a_solver_named_for_its_iterations_keeps_them_on_a_backend_with_a_kernel() -> None:
+    problem = problem_of(model_of(sparse()), inputs_of(2))
+    start = torch.zeros(2, 8, dtype=torch.float64)
+    assert kernel_of(Fast(), Fista(), problem) is None
+    own = solve(problem, Fista(max_iterations=8), start)
+    on = solve(problem, Fista(max_iterations=8), start, backend=Fast())
+    assert torch.equal(on.code, own.code)
+    seen: list[int] = []
+    solve(problem, Auto(max_iterations=3), start, backend=Fast(), callback=lambda number, *_: seen.append(number))
+    assert seen == [1, 2, 3]  # a callback follows the solver's own iterations
+
+
+def test_a_kernel_has_a_name() -> None:
+    found = kernel_of(Fast(), Auto(), problem_of(model_of(sparse()), inputs_of(2)))
+    assert found is not None
+    assert kernel_name(found) == "run"
+    assert kernel_of(None, Auto(), problem_of(model_of(sparse()), inputs_of(2))) is None
 
 
 def test_selecting_samples_keeps_the_problem_and_the_state() -> None:

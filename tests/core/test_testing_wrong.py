@@ -24,6 +24,7 @@ from groundstate import (
     Encoder,
     Reconstruction,
     Regulariser,
+    Solved,
     Solver,
     Splits,
     State,
@@ -33,8 +34,9 @@ from groundstate import (
     structure,
 )
 from groundstate.components import Plugin
-from groundstate.problem import Problem, soft_threshold
+from groundstate.problem import Certificate, Problem, soft_threshold
 from groundstate.testing import CHECKS, Examination, examine
+from groundstate.testing.reference import solved
 
 WRONG: dict[str, type[Plugin]] = {}
 
@@ -459,11 +461,33 @@ class HalfWeight(Here):
         if not is_lasso(form):
             return None
 
-        def solve(problem: Problem, start: Tensor, config: Any) -> tuple[Tensor, Tensor]:
+        def solve(problem: Problem, start: Tensor, config: Any) -> Solved:
             step, z = 1 / problem.lipschitz().value, start
             for _ in range(2000):
                 z = soft_threshold(z - step * problem.smooth(z)[1], step * 0.5 * form.penalties[0].weight)
-            return z, torch.full((len(z),), 2000)
+            return Solved(z, torch.full((len(z),), 2000))
+
+        return solve
+
+
+@fails("kernel-equals-reference")
+class GivesPairs(Here):
+    def kernel(self, form: structure.ProblemStructure) -> Any:
+        return (lambda problem, start, config: (start, start)) if is_lasso(form) else None
+
+
+@fails("kernel-equals-reference")
+class FlattersItself(Here):
+    """Certifies codes that it did not look at."""
+
+    def kernel(self, form: structure.ProblemStructure) -> Any:
+        if not is_lasso(form):
+            return None
+
+        def solve(problem: Problem, start: Tensor, config: Any) -> Solved:
+            code = solved(problem)
+            reached = Certificate("gap", *problem.certificate(code + 0.1).__dict__.values())
+            return Solved(code, torch.ones(len(code)), reached)
 
         return solve
 
@@ -474,8 +498,8 @@ class MixesSamples(Here):
         if not is_lasso(form):
             return None
 
-        def solve(problem: Problem, start: Tensor, config: Any) -> tuple[Tensor, Tensor]:
-            return problem.batch.x[:, :1].mean().expand_as(start), torch.ones(len(start))
+        def solve(problem: Problem, start: Tensor, config: Any) -> Solved:
+            return Solved(problem.batch.x[:, :1].mean().expand_as(start), torch.ones(len(start)))
 
         return solve
 
@@ -483,7 +507,7 @@ class MixesSamples(Here):
 @fails("unknown-structures-are-left-alone")
 class TakesAll(Here):
     def kernel(self, form: structure.ProblemStructure) -> Any:
-        return lambda problem, start, config: (start, torch.zeros(len(start)))
+        return lambda problem, start, config: Solved(start, torch.zeros(len(start)))
 
 
 # -- data -------------------------------------------------------------------------------------------

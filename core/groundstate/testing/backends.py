@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from groundstate.components import Availability, Backend, Solver
+from groundstate.inference import Solved
 from groundstate.problem import Problem
 from groundstate.structure import L1, Inhibition, Ridge, Structure
 from groundstate.testing.reference import problem_of, solved, standard_penalties
@@ -107,14 +108,28 @@ def processes(case: BackendCase) -> None:
 def kernel_equals_reference(case: BackendCase) -> None:
     backend = case.backend()
     for name, problem in case.problems(backend).items():
-        code, iterations = _run(backend, problem)
+        found = _run(backend, problem)
+        if not isinstance(found, Solved):
+            raise Broken(
+                f"the kernel gives {type(found).__name__}, not groundstate.Solved",
+                shown=name,
+                advice="return Solved(code, iterations), and a certificate only where the kernel knows it",
+            )
+        code, iterations = found.code, found.iterations
         if code.shape != (len(problem), *problem.code_shape) or iterations.shape != (len(problem),):
             raise Broken(
                 f"the kernel gives codes {tuple(code.shape)} and iterations {tuple(iterations.shape)}",
                 shown=f"{name}, {len(problem)} samples, codes of {problem.code_shape}",
-                advice="return (codes like start, iterations (batch,) int64)",
+                advice="return Solved(code like start, iterations (batch,) int64)",
             )
         reached = problem.certificate(code).relative
+        own = found.certificate
+        if own is not None and not torch.allclose(own.relative, reached, rtol=1e-3, atol=0.1 * TOLERANCE):
+            raise Broken(
+                f"the kernel certifies {some(own.relative)} where its codes have {some(reached)}",
+                shown=name,
+                advice="return a certificate only where it is that of Problem.certificate",
+            )
         if not bool((reached <= 10 * TOLERANCE).all()):
             raise Broken(
                 f"the certificate of its codes is {float(reached.max()):.2g}, not {TOLERANCE:g}",
@@ -136,8 +151,8 @@ def kernel_equals_reference(case: BackendCase) -> None:
 def kernel_batch_invariance(case: BackendCase) -> None:
     backend = case.backend()
     for name, problem in case.problems(backend).items():
-        together, _ = _run(backend, problem)
-        alone, _ = _run(backend, problem.select(torch.tensor([1], device=backend.device)))
+        together = _run(backend, problem).code
+        alone = _run(backend, problem.select(torch.tensor([1], device=backend.device))).code
         if float((together[1:2] - alone).abs().max()) > 1e-3:
             raise Broken(
                 "a sample's code changes with the batch it is in",
@@ -161,7 +176,7 @@ def unknown_structures_are_left_alone(case: BackendCase) -> None:
         )
 
 
-def _run(backend: Backend, problem: Problem) -> tuple[Tensor, Tensor]:
+def _run(backend: Backend, problem: Problem) -> Solved:
     assert problem.structure is not None
     kernel = backend.kernel(problem.structure)
     assert kernel is not None

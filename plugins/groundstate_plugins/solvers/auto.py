@@ -17,8 +17,10 @@ class Auto(Solver[State]):
     """Greedy coordinate descent where units inhibit each other, FISTA otherwise.
 
     Inhibition is not convex: greedy coordinate descent from zeros ends as low as FISTA there, whose steps inhibition
-    makes short, in a fraction of the time.
+    makes short, in a fraction of the time. Where the backend has a kernel for the problem, that runs instead.
     """
+
+    any_minimiser = True
 
     def __init__(self, **fields: Any) -> None:
         super().__init__(**fields)

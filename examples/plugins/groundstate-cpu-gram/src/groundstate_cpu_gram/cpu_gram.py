@@ -6,10 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from groundstate import Availability, Backend, Problem, Solver, soft_threshold
+from groundstate import Availability, Backend, Problem, Solved, Solver, soft_threshold
 from groundstate.structure import L1, ProblemStructure
 
-Kernel = Callable[[Problem, Tensor, Solver.Config], tuple[Tensor, Tensor]]
+Kernel = Callable[[Problem, Tensor, Solver.Config], Solved]
 
 
 class CpuGram(Backend):
@@ -35,7 +35,7 @@ class CpuGram(Backend):
 
     def _solve(
         self, structure: ProblemStructure, penalty: L1, problem: Problem, start: Tensor, config: Solver.Config
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Solved:
         matrix, weight = structure.dictionary.matrix, structure.data.weight
         step = 1 / problem.lipschitz().value
         # one step is v − step·(G v − c): the identity folded in, it is a product and a sum
@@ -63,4 +63,4 @@ class CpuGram(Backend):
                 if len(left) < len(rows):
                     problem, rows = problem.select(left), rows[left]
                     z, ahead, t, drive = z[left], ahead[left], t[left], drive[left]
-        return code, done
+        return Solved(code, done)

@@ -1,0 +1,43 @@
+"""The processor, with compiled kernels for the problems whose form is known."""
+
+from __future__ import annotations
+
+import warnings
+from importlib.util import find_spec
+
+from torch import nn
+
+from groundstate.components import Availability
+from groundstate.inference import Kernel
+from groundstate.structure import ProblemStructure
+from groundstate_plugins.backends import native
+from groundstate_plugins.backends.cpu import Cpu
+
+MISSING = "numba is not installed, so the generic solver runs; pip install 'groundstate[native]' brings the kernels"
+
+
+class CpuNative(Cpu):
+    """The ``cpu`` backend with kernels, compiled by numba and kept on disk, that run on as many threads.
+
+    A kernel takes the place of solvers that are content with any minimiser (``auto``). Where none knows the energy's
+    form, or numba is missing, the generic solver runs.
+    """
+
+    @classmethod
+    def available(cls) -> Availability:
+        on = Cpu.available().reason
+        return Availability(True, f"{on}; kernels for {', '.join(native.FORMS)}" if installed() else f"{on}; {MISSING}")
+
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """As ``cpu`` does; warns where there are no kernels."""
+        if not installed():
+            warnings.warn(f"backend cpu-native: {MISSING}", stacklevel=2)
+        return super().prepare(module)
+
+    def kernel(self, structure: ProblemStructure) -> Kernel | None:
+        return native.kernel(structure) if installed() else None
+
+
+def installed() -> bool:
+    """Whether numba can be imported."""
+    return find_spec("numba") is not None

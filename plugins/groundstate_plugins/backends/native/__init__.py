@@ -1,0 +1,49 @@
+"""Compiled kernels, one module for each family of penalties; numba is imported when the first one is asked for.
+
+A module has ``takes(structure) -> bool``, and ``solve(structure, problem, start, config) -> Solved``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from groundstate.components import Solver
+from groundstate.inference import Kernel, Solved
+from groundstate.problem import Problem
+from groundstate.structure import L1, ProblemStructure, Ridge, Structure
+
+FAMILIES: Mapping[type[Structure], tuple[str, ...]] = {L1: ("lasso",)}
+"""By the type of the penalties (of one type, beside a ridge): the modules that may take the problem, asked in turn."""
+
+FORMS = ("l1",)
+"""What there are kernels for, in the words of a config."""
+
+
+@dataclass(frozen=True)
+class NativeKernel:
+    """One family's solver, for one structure."""
+
+    name: str
+    module: Any
+    structure: ProblemStructure
+
+    def __call__(self, problem: Problem, start: Tensor, config: Solver.Config) -> Solved:
+        solved: Solved = self.module.solve(self.structure, problem, start, config)
+        return solved
+
+
+def kernel(structure: ProblemStructure) -> Kernel | None:
+    """The kernel that knows every penalty of this structure, or None."""
+    kinds = {type(penalty) for penalty in structure.penalties} - {Ridge}
+    if len(kinds) != 1 or not structure.data.weight:
+        return None
+    for name in FAMILIES.get(kinds.pop(), ()):
+        module = import_module(f"groundstate_plugins.backends.native.{name}")
+        if module.takes(structure):
+            return NativeKernel(f"native {name}", module, structure)
+    return None

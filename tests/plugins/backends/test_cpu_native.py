@@ -1,0 +1,69 @@
+"""The cpu-native backend: which problems its kernels take, and what it does without numba."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from groundstate import infer
+from groundstate.inference import kernel_name
+from groundstate.structure import L1, LeastSquares, LinearMap, ProblemStructure, Ridge, Structure
+from groundstate_plugins.backends import cpu_native
+from groundstate_plugins.backends.cpu_native import CpuNative
+from groundstate_plugins.regularisers import l1
+
+
+def form(*penalties: Structure, weight: float = 1.0) -> ProblemStructure:
+    matrix = torch.ones(3, 2, dtype=torch.float64)
+    return ProblemStructure(dictionary=LinearMap(matrix=matrix), data=LeastSquares(weight=weight), penalties=penalties)
+
+
+def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_native, "find_spec", lambda name: None)
+
+
+def test_without_numba_it_says_so_once_and_the_generic_solver_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_numba(monkeypatch)
+    assert CpuNative.available().available
+    assert "pip install 'groundstate[native]'" in CpuNative.available().reason
+    with pytest.warns(UserWarning, match="numba is not installed, so the generic solver runs"):
+        CpuNative().prepare(nn.Linear(2, 2))
+    assert CpuNative().kernel(form(L1())) is None
+
+
+def test_with_numba_it_names_the_forms_that_it_has_kernels_for() -> None:
+    assert "kernels for l1" in CpuNative.available().reason
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CpuNative().prepare(nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("penalties", "name"),
+    [
+        ((L1(),), "native lasso"),
+        ((L1(non_negative=True), Ridge(weight=0.1)), "native lasso"),
+        ((Ridge(),), None),
+        ((), None),
+    ],
+)
+def test_which_kernel_takes_which_penalties(penalties: tuple[Structure, ...], name: str | None) -> None:
+    found = CpuNative().kernel(form(*penalties))
+    assert (None if found is None else kernel_name(found)) == name
+    assert CpuNative().kernel(form(*penalties, weight=0.0)) is None
+
+
+def test_infer_uses_a_backend_by_name() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 6, dtype=torch.float64, generator=generator)
+    dictionary = torch.randn(6, 9, dtype=torch.float64, generator=generator)
+    fast, slow = (
+        infer(x, dictionary=dictionary, terms=[l1.L1(weight=0.5)], tolerance=1e-9, backend=backend)
+        for backend in ("cpu-native", None)
+    )
+    torch.testing.assert_close(fast.code, slow.code, rtol=1e-3, atol=1e-4)
+    assert fast.certificate is not None
+    assert float(fast.certificate.relative.max()) <= 1e-9
