@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 PYTHON ?=
 ARGS ?=
 
-.PHONY: setup demo test soak lint bench docs clean
+.PHONY: setup demo test soak lint bench results docs clean
 
 setup: $(STAMP)
 
@@ -57,6 +57,10 @@ lint: setup
 
 bench: setup
 	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+# Figures from real runs, into examples/RESULTS.md: make results NAME=drsae-mnist ARGS="--data FOLDER --seeds 3"
+results: setup
+	$(BIN)/python examples/results $(NAME) $(ARGS)
 
 # The reference is made from the code; the site on top of it needs the extra: pip install -e '.[docs]'
 docs: setup

@@ -35,7 +35,18 @@ def generated() -> dict[Path, str]:
         REFERENCE / "plugins.md": _plugins_page(entries),
         REFERENCE / "config.md": _config_page(),
         REFERENCE / "cli.md": _cli_page(),
+        ROOT / "examples" / "RESULTS.md": _results_page(),
     }
+
+
+def _results_page() -> str:
+    """The figures that `make results` recorded."""
+    sys.path.insert(0, str(ROOT / "examples" / "results"))
+    try:
+        from table import page
+    finally:
+        sys.path.pop(0)
+    return page(ROOT)
 
 
 # -- plugins ----------------------------------------------------------------------------------------
