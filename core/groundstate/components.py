@@ -10,10 +10,10 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
@@ -153,13 +153,19 @@ class Component(Plugin, nn.Module):
 class Code:
     """What an encoder gives: the code, and what it wants to share with terms that ask for ``code``.
 
-    value: (batch, *code_shape). Others are None where the encoder has none.
+    value: (batch, *code_shape). Others are None where the encoder has none. An encoder that shares more extends
+    this class with further fields.
     """
 
     value: Tensor
     mean: Tensor | None = None
     log_variance: Tensor | None = None
     pre_activation: Tensor | None = None
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same with each tensor changed."""
+        made = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(part) for name, part in made.items() if isinstance(part, Tensor)})
 
 
 class Encoder(Component):

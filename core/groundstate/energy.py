@@ -16,6 +16,8 @@ from groundstate.errors import InputError, PluginError
 
 PROVIDED = ("z", "code", "prediction", "decoded", "decode", "generator")
 """What every point provides beside the fields of the data's batch (x, y, …)."""
+OF_THE_ENCODER = ("prediction", "code")
+"""What the encoder gives, so that it runs for a term that asks for it."""
 
 
 class Point:

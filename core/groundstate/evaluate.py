@@ -94,8 +94,7 @@ def amortisation_gap(model: Model, reference: Solver[Any], source: Source, sampl
     batch = source.read(rows).to(model.device, model.dtype)
     with torch.no_grad():
         solution = model.infer_batch(batch)
-        prediction = None if solution.encoded is None else solution.encoded.value
-        problem = Problem(model.energy, batch, model.shapes.code_shape, prediction=prediction)
+        problem = Problem(model.energy, batch, model.shapes.code_shape, encoded=solution.encoded)
         best = solve(problem, reference, solution.code, backend=model.backend)
     assert solution.energy is not None
     assert best.energy is not None

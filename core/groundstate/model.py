@@ -24,7 +24,7 @@ from groundstate.components import (
     needs,
 )
 from groundstate.data import Batch, Source
-from groundstate.energy import Energy, Point
+from groundstate.energy import OF_THE_ENCODER, Energy, Point
 from groundstate.errors import InputError
 from groundstate.files import write_safetensors, write_text
 from groundstate.inference import Callback, Solution, solve
@@ -165,7 +165,7 @@ class Model(nn.Module):
             batch,
             self.shapes.code_shape,
             weights=weights,
-            prediction=None if encoded is None else encoded.value.detach(),
+            encoded=encoded,
             generator=generator,
         )
         start = self._start(batch, encoded, previous)
@@ -174,7 +174,7 @@ class Model(nn.Module):
 
     def _wants_encoder(self, weights: Mapping[str, float]) -> bool:
         asked = {name for term in self.energy.terms.values() for name in needs(term.energy)}
-        return self.solver.config.start == "encoder" or "prediction" in asked
+        return self.solver.config.start == "encoder" or not asked.isdisjoint(OF_THE_ENCODER)
 
     def _start(self, batch: Batch, encoded: Code | None, previous: Tensor | None) -> Tensor:
         match self.solver.config.start:
@@ -191,9 +191,9 @@ class Model(nn.Module):
     def point(self, batch: Batch, solution: Solution, generator: torch.Generator | None = None) -> Point:
         """Where the learning terms are evaluated: at the solution, with what the encoder shares."""
         encoded = solution.encoded
-        amortised = encoded is not None and solution.code is encoded.value
-        code = encoded if amortised and encoded is not None else Code(solution.code)
-        return Point(batch, code, self.decoder, None if encoded is None else encoded.value, generator)
+        if encoded is None:
+            return Point(batch, Code(solution.code), self.decoder, None, generator)
+        return Point(batch, replace(encoded, value=solution.code), self.decoder, encoded.value, generator)
 
     def infer(self, x: Tensor, *, certify: bool = True, callback: Callback | None = None, **fields: Tensor) -> Solution:
         """Codes of lowest energy for inputs x (batch, *input_shape), with energy and certificate per sample.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -53,7 +53,8 @@ class Problem:
     """What an energy looks like to a solver, for one batch: smooth part, prox, value and certificate.
 
     weights: the acting terms and their weights (default: those that act in inference).
-    prediction: the encoder's code, for terms that ask for it. code_shape: shape of one code.
+    encoded: what the encoder gave, for terms that ask for ``prediction`` or ``code``; constant in inference.
+    code_shape: shape of one code.
     tolerance: the relative certificate the caller wants; inner iterations work to a tenth of it.
     differentiable: keep the graph through smooth and prox, for back-propagation through a solver.
     """
@@ -65,7 +66,7 @@ class Problem:
         code_shape: tuple[int, ...],
         *,
         weights: Mapping[str, float] | None = None,
-        prediction: Tensor | None = None,
+        encoded: Code | None = None,
         generator: torch.Generator | None = None,
         tolerance: float = 1e-6,
         differentiable: bool = False,
@@ -74,7 +75,7 @@ class Problem:
         self.batch = batch
         self.code_shape = code_shape
         self.weights = dict(energy.weights("inference") if weights is None else weights)
-        self.prediction = prediction
+        self.encoded = None if encoded is None else encoded.mapped(Tensor.detach)
         self.generator = generator
         self.tolerance = tolerance
         self.differentiable = differentiable
@@ -124,7 +125,11 @@ class Problem:
         return self.batch.x.new_zeros(len(self), *self.code_shape)
 
     def point(self, z: Tensor) -> Point:
-        return Point(self.batch, Code(z), self.energy.decoder, self.prediction, self.generator)
+        """Where terms are evaluated for a code: with what the encoder shares, as a constant."""
+        if self.encoded is None:
+            return Point(self.batch, Code(z), self.energy.decoder, None, self.generator)
+        code = replace(self.encoded, value=z)
+        return Point(self.batch, code, self.energy.decoder, self.encoded.value, self.generator)
 
     # -- value and gradient -------------------------------------------------------------------------
 
@@ -176,13 +181,15 @@ class Problem:
                 leaf = z if self.differentiable and z.requires_grad else z.detach().requires_grad_()
                 energy = self.energy.total(self.point(leaf), by_autograd)
                 # a term that does not look at z has gradient 0
-                (slope,) = torch.autograd.grad(
-                    energy.sum(),
-                    leaf,
-                    create_graph=self.differentiable,
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
+                slope = torch.zeros_like(z)
+                if energy.requires_grad:
+                    (slope,) = torch.autograd.grad(
+                        energy.sum(),
+                        leaf,
+                        create_graph=self.differentiable,
+                        allow_unused=True,
+                        materialize_grads=True,
+                    )
             value = value + (energy if self.differentiable else energy.detach())
             gradient = gradient + slope
         return value, gradient
@@ -425,7 +432,7 @@ class Problem:
             self.batch.select(rows),
             self.code_shape,
             weights=self.weights,
-            prediction=None if self.prediction is None else self.prediction[rows],
+            encoded=None if self.encoded is None else self.encoded.mapped(lambda part: part[rows]),
             generator=self.generator,
             tolerance=self.tolerance,
             differentiable=self.differentiable,

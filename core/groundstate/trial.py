@@ -6,6 +6,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,23 +140,27 @@ class Trial:
     def energies(self, batch: Batch, codes: Tensor | None = None) -> Tensor:
         """Every term that the data can feed, evaluated once; their sum over the batch, with its graph."""
         encoded = self.encoded(batch)
-        code = Code(codes) if codes is not None else encoded
+        code = encoded
+        if codes is not None:
+            code = Code(codes) if encoded is None else replace(encoded, value=codes)
         assert code is not None
         prediction = None if encoded is None else encoded.value
         point = Point(batch, code, self.model.decoder, prediction, self.generator)
         total = torch.zeros(())
         for name, term in self.model.energy.terms.items():
             if set(needs(term.energy)) <= {*batch.fields, *PROVIDED}:
-                with self.of_plugin(f"terms.{name}", "computed its energy"):
-                    total = total + self.model.energy.values(point, {name: 1.0})[name].sum()
+                try:
+                    with self.of_plugin(f"terms.{name}", "computed its energy"):
+                        total = total + self.model.energy.values(point, {name: 1.0})[name].sum()
+                except InputError as error:
+                    raise self.loaded.place(error, "energy", name) from error
         return total
 
     def refusal(self, solver: Solver[Any], weights: Mapping[str, float]) -> str | None:
         """Why a solver cannot take the problem of these terms, or None."""
-        prediction = self.codes() if self.model.encoder is not None else None
-        problem = Problem(
-            self.model.energy, self.batch(), self.model.shapes.code_shape, weights=weights, prediction=prediction
-        )
+        batch = self.batch()
+        shape, encoded = self.model.shapes.code_shape, self.encoded(batch)
+        problem = Problem(self.model.energy, batch, shape, weights=weights, encoded=encoded)
         return solver.refuses(problem)
 
     def saved_bytes(self, samples: int) -> int:

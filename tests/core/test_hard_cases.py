@@ -258,7 +258,7 @@ def test_predictive_sparse_decomposition_is_a_hybrid_solver_with_code_prediction
     x = normal(30, INPUTS)
     encoded = one.run_encoder(x)
     assert encoded is not None
-    problem = Problem(one.energy, Batch({"x": x}), (UNITS,), prediction=encoded.value.detach())
+    problem = Problem(one.energy, Batch({"x": x}), (UNITS,), encoded=encoded)
     solution = one.infer(x)
     assert solution.energy is not None
     assert bool((solution.energy < problem.value(encoded.value.detach())).all())

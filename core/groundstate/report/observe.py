@@ -169,8 +169,8 @@ def follow_inference(model: Model, splits: Splits, seed: int) -> Descent | None:
     generator = torch.Generator(model.device).manual_seed(seed)
     with torch.no_grad():
         solution = model.infer_batch(batch, generator=generator, callback=watch)
-        prediction = None if solution.encoded is None else solution.encoded.value
-        problem = Problem(model.energy, batch, model.shapes.code_shape, prediction=prediction, generator=generator)
+        shape, encoded = model.shapes.code_shape, solution.encoded
+        problem = Problem(model.energy, batch, shape, encoded=encoded, generator=generator)
         energies = {iteration: problem.value(z).double().cpu() for iteration, z in seen.items()}
     if len(energies) < 2:
         return None

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundstate.components import needs
+from groundstate.components import Code, needs
 from groundstate.data import Batch
 from groundstate.errors import InputError
 from groundstate.learning import Learner, LearningConfig
@@ -76,7 +76,7 @@ def test_the_code_is_drawn_to_the_prediction() -> None:
 def test_inference_takes_the_prediction_as_a_constant() -> None:
     model = psd()
     batch = Batch({"x": normal(4, INPUTS)})
-    problem = Problem(model.energy, batch, (UNITS,), prediction=predicted(model, batch.x).detach())
+    problem = Problem(model.energy, batch, (UNITS,), encoded=Code(predicted(model, batch.x)))
     z = normal(4, UNITS, seed=5)
     value, gradient = problem.smooth(z)
     assert not gradient.requires_grad
