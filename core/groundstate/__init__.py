@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Task,
         Term,
         Tracker,
+        Transform,
     )
     from groundstate.config import load_config
     from groundstate.data import (
@@ -85,6 +86,7 @@ __all__ = [
     "TensorSource",
     "Term",
     "Tracker",
+    "Transform",
     "__version__",
     "fingerprint",
     "hookimpl",
@@ -118,6 +120,7 @@ _MODULES = {
         "Task",
         "Term",
         "Tracker",
+        "Transform",
     ),
     "config": ("load_config",),
     "data": (

@@ -66,8 +66,8 @@ class Context:
 
     input_shape, code_shape: without the batch axis. classes: number of labels, None without labels.
     generator: the source of every random initial value. sample: (m, *input_shape) training inputs, for
-    data-driven starts, or None. decoder, penalties: the decoder's and the weighted terms' structures,
-    for what starts from them (None and empty where unknown or not built yet).
+    data-driven starts, or None. decoder, penalties: the decoder's and the weighted terms' structures, atoms: what
+    the decoder's units look like; for what starts from them (None and empty where unknown or not built yet).
     """
 
     input_shape: tuple[int, ...]
@@ -77,6 +77,7 @@ class Context:
     sample: Tensor | None = None
     decoder: LinearMap | None = None
     penalties: tuple[Structure, ...] = ()
+    atoms: Tensor | None = None
 
     @property
     def units(self) -> int:
@@ -203,6 +204,29 @@ class Decoder(Component, ABC):
     def structure(self) -> LinearMap | None:
         """The matrix of a linear decoder on flat codes, else None."""
         return None
+
+    def atoms(self) -> Tensor | None:
+        """What each unit adds to the input, as a person looks at it; by default the matrix's columns, or None.
+
+        (units, *input_shape); of filters smaller than the input, (maps, channels, height, width) where all places
+        share them, (maps, rows, columns, channels, height, width) where each place has its own.
+        """
+        linear = self.structure()
+        return None if linear is None else linear.matrix.T
+
+
+class Transform(Component, ABC):
+    """What is done to a layer's inputs before its energy sees them, or to its codes before the next layer does.
+
+    ``forward`` takes x (batch, *shape) and returns (batch, *output_shape(shape)); a sample's output depends on
+    that sample alone. It stands outside of the energy.
+    """
+
+    kind = "transform"
+
+    @abstractmethod
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one output for inputs of this shape, without the batch axis; InputError where none fits."""
 
 
 class Term(Component):
@@ -458,6 +482,7 @@ KINDS: Mapping[str, type[Plugin]] = {
     for base in (
         Encoder,
         Decoder,
+        Transform,
         Reconstruction,
         Regulariser,
         Task,

@@ -18,11 +18,15 @@ POSITIONAL = {
     "decoder": {"forward": 1, "code_shape": 1},
     "task": {"predict": 1, "probabilities": 1},
     "encoder": {"code_shape": 1, "iterates": 1},
+    "transform": {"forward": 1, "output_shape": 1},
     "solver": {"init": 2, "step": 2, "refuses": 1},
     "backend": {"available": 0, "prepare": 1, "kernel": 1, "shard": 1, "reduce": 1, "share": 1},
     "data": {"load": 1, "describe": 0},
 }
 """How many arguments the core gives to a kind's methods, beside self."""
+
+FORWARD = {"encoder": "x", "decoder": "z", "transform": "x"}
+"""The kinds that are called, and what with."""
 
 BY_NAME = ("energy", "gradient", "metrics", "prox")
 """A term's methods that ask for what they need by the names of their parameters."""
@@ -44,8 +48,8 @@ def class_faults(cls: object, kind: str) -> list[str]:
         faults += _arity_faults(cls, name, count)
     if issubclass(cls, Term):
         faults += _term_faults(cls)
-    if kind in ("encoder", "decoder") and cls.forward is nn.Module.forward:  # type: ignore[attr-defined]
-        faults.append(f"does not implement forward({'x' if kind == 'encoder' else 'z'})")
+    if kind in FORWARD and cls.forward is nn.Module.forward:  # type: ignore[attr-defined]
+        faults.append(f"does not implement forward({FORWARD[kind]})")
     elif issubclass(cls, Encoder):
         faults += _encoder_faults(cls)
     if kind == "backend" and not isinstance(inspect.getattr_static(cls, "available"), classmethod):

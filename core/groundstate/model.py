@@ -87,7 +87,7 @@ class Model(nn.Module):
         context = Context(input_shape, code_shape, torch.Generator().manual_seed(seed), classes, sample)
         if self.decoder is not None:
             self.decoder.build(context)
-            context = replace(context, decoder=self.decoder.structure())
+            context = replace(context, decoder=self.decoder.structure(), atoms=self.decoder.atoms())
         for term in self.energy.terms.values():
             term.build(context)
         if self.encoder is not None:

@@ -28,6 +28,7 @@ TERM_KINDS = ("reconstruction", "regulariser", "task")
 KINDS = (
     "encoder",
     "decoder",
+    "transform",
     *TERM_KINDS,
     "solver",
     "backend",

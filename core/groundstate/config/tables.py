@@ -141,6 +141,7 @@ def _at_type(message: str, value: Any) -> ValidationError:
 
 EncoderTable = Annotated[PluginTable, Slot(("encoder",))]
 DecoderTable = Annotated[PluginTable, Slot(("decoder",))]
+TransformTable = Annotated[PluginTable, Slot(("transform",))]
 TermTable = Annotated[PluginTable, Slot(TERM_KINDS)]
 SolverTable = Annotated[PluginTable, Slot(("solver",))]
 BackendTable = Annotated[PluginTable, Slot(("backend",))]

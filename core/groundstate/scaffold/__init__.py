@@ -22,6 +22,7 @@ NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 SUMMARIES: Mapping[str, str] = {
     "encoder": "A rectified linear encoder",
     "decoder": "A dictionary of bounded columns",
+    "transform": "Each input divided by its norm",
     "reconstruction": "A squared error that forgives outliers",
     "regulariser": "Σ log(1 + (z/s)²), sparse codes without a kink",
     "task": "Squared hinge loss of the label given the code",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from groundstate.components import Component
 from groundstate.errors import InputError
-from groundstate.testing.general import COMPONENTS
+from groundstate.testing.general import COMPONENTS, MODULES
 from groundstate.testing.results import Broken, NotApplicable, check
 from groundstate.testing.subject import Setting, Subject, build, close, generator, some
 
@@ -87,7 +87,7 @@ def select_first(value: Tensor, units: Tensor, *, zero: bool) -> Tensor:
     return value * mask.view(-1, *[1] * (value.dim() - 2)).to(value)
 
 
-@check(*COMPONENTS, says="what a sample gives does not depend on its batch mates")
+@check(*MODULES, says="what a sample gives does not depend on its batch mates")
 def batch_invariance(case: ComponentCase) -> None:
     if case.noisy:
         raise NotApplicable("it draws noise for the whole batch at once")
@@ -107,7 +107,7 @@ def batch_invariance(case: ComponentCase) -> None:
                 )
 
 
-@check(*COMPONENTS, says="the same call gives the same values, and the same seed the same start")
+@check(*MODULES, says="the same call gives the same values, and the same seed the same start")
 def determinism(case: ComponentCase) -> None:
     first, second = case.built(seed=3), _built_again(case)
     for (name, one), other in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
@@ -138,7 +138,7 @@ def _built_again(case: ComponentCase) -> Any:
     return part.to(torch.float64)
 
 
-@check(*COMPONENTS, says="state_dict holds all that a saved component needs")
+@check(*MODULES, says="state_dict holds all that a saved component needs")
 def state_saved(case: ComponentCase) -> None:
     inputs = case.inputs()
     part = case.built(seed=0)
@@ -164,7 +164,7 @@ def state_saved(case: ComponentCase) -> None:
         )
 
 
-@check(*COMPONENTS, says="float32 in, float32 out; float64 in, float64 out")
+@check(*MODULES, says="float32 in, float32 out; float64 in, float64 out")
 def precision_kept(case: ComponentCase) -> None:
     for dtype in (torch.float32, torch.float64):
         result = case.call(case.built(dtype=dtype), case.inputs().to("cpu", dtype))
@@ -176,7 +176,7 @@ def precision_kept(case: ComponentCase) -> None:
             )
 
 
-@check(*COMPONENTS, says="what it gives is on the device of what it gets")
+@check(*MODULES, says="what it gives is on the device of what it gets")
 def device_kept(case: ComponentCase) -> None:
     reached = [_on_device(case, device) for device in ("meta", *(("cuda",) if torch.cuda.is_available() else ()))]
     if not any(reached):

@@ -23,6 +23,7 @@ CASES: Mapping[str, Callable[[Subject], Iterator[Any]]] = {
     **dict.fromkeys(TERM_KINDS, terms.cases),
     "encoder": maps.encoder_cases,
     "decoder": maps.decoder_cases,
+    "transform": maps.transform_cases,
     "solver": lambda subject: iter((SolverCase(subject),)),
     "backend": lambda subject: iter((BackendCase(subject),)),
     "data": lambda subject: iter((DataCase(subject),)),

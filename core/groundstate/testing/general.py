@@ -18,6 +18,8 @@ from groundstate.testing.subject import Subject, make
 
 EVERY = tuple(KINDS)
 COMPONENTS = ("encoder", "decoder", *TERM_KINDS)
+MODULES = (*COMPONENTS, "transform")
+"""Everything that is built; of these, components have units of the code that can be selected."""
 
 
 @check(*EVERY, says="the class provides what its kind asks for, with the arguments that it is given")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from groundstate.components import Code, Decoder, Encoder, needs
+from groundstate.components import Code, Decoder, Encoder, Transform, needs
 from groundstate.errors import InputError
 from groundstate.testing.components import SAMPLES, ComponentCase, Inputs, leaves_of, select_first, slope_faults
 from groundstate.testing.results import Broken, NotApplicable, check
@@ -64,6 +65,31 @@ class DecoderCase(ComponentCase):
 
     def units_of(self, inputs: Inputs, units: Tensor, *, zero: bool) -> Inputs:
         return Inputs({"z": select_first(inputs["z"], units, zero=zero)})
+
+
+class TransformCase(ComponentCase):
+    """A transform on inputs of one shape; its output has the setting's code shape."""
+
+    def inputs(self, samples: int = SAMPLES, seed: int = 0) -> Inputs:
+        x = torch.randn(samples, *self.setting.input_shape, generator=generator(seed + 30), dtype=torch.float64)
+        return Inputs({"x": x})
+
+    def call(self, part: Any, inputs: Inputs) -> Tensor:
+        result: Tensor = part(inputs["x"])
+        return result
+
+
+def transform_cases(subject: Subject) -> Iterator[TransformCase]:
+    """A transform of flat and of image inputs, where it does not refuse them."""
+    transform: Transform = make(subject)
+    settings = []
+    for shape in INPUT_SHAPES:
+        with suppress(InputError):
+            settings.append(Setting(shape, tuple(transform.output_shape(shape))))
+    if not settings:
+        refusals = ", ".join(map(str, INPUT_SHAPES))
+        raise Broken(f"{subject} refuses inputs of every shape it is tried with: {refusals}")
+    return (TransformCase(subject, setting) for setting in accepted(subject, settings))
 
 
 def encoder_cases(subject: Subject) -> Iterator[EncoderCase]:
@@ -137,10 +163,15 @@ def iterates_end_at_the_code(case: EncoderCase) -> None:
         )
 
 
-@check("encoder", "decoder", says="parameters and inputs get the gradient that finite differences show (float64)")
-def gradient_reaches_all(case: EncoderCase | DecoderCase) -> None:
+@check(
+    "encoder",
+    "decoder",
+    "transform",
+    says="parameters and inputs get the gradient that finite differences show (float64)",
+)
+def gradient_reaches_all(case: EncoderCase | DecoderCase | TransformCase) -> None:
     part = case.built()
-    name = "x" if isinstance(case, EncoderCase) else "z"
+    name = "z" if isinstance(case, DecoderCase) else "x"
     inputs, leaves = leaves_of(part, case.inputs(2), (name,))
     weights = torch.randn(case.call(part, inputs).shape, generator=generator(2), dtype=torch.float64)
     slope_faults(lambda: (case.call(part, inputs) * weights).sum(), leaves, "2 samples")
@@ -157,6 +188,20 @@ def decoded_has_the_right_shape(case: DecoderCase) -> None:
                 f"decoded has shape {tuple(value.shape)} or is not finite",
                 shown=f"{samples} codes; it was built for {expected}",
                 advice="give (batch, *input_shape), with the context's input_shape",
+            )
+
+
+@check("transform", says="forward gives what output_shape tells, finite, of blank inputs too")
+def transformed_has_the_right_shape(case: TransformCase) -> None:
+    part = case.built()
+    for inputs in (case.inputs(SAMPLES), case.inputs(1), case.inputs(2).mapped(torch.zeros_like)):
+        value = case.call(part, inputs)
+        expected = (len(inputs["x"]), *case.setting.code_shape)
+        if tuple(value.shape) != expected or not torch.isfinite(value).all():
+            raise Broken(
+                f"the output has shape {tuple(value.shape)} or is not finite: {some(value)}",
+                shown=f"{len(inputs['x'])} inputs; output_shape tells {expected[1:]}",
+                advice="give (batch, *output_shape(shape)), and divide by nothing that may be zero",
             )
 
 
