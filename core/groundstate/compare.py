@@ -20,7 +20,8 @@ TIMINGS = ("seconds", "samples_per_second")
 PLACES = ("name", "output", "tracking", "callbacks")
 """Tables of a config that change no number of a run."""
 
-Change = tuple[Any, Any]
+Change = tuple[Any, ...]
+"""What each run has."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Difference:
-    """In what two runs differ: by key, what the first and the second have, None where one has it not."""
+    """In what runs differ: by key, what each has, None where one has it not."""
 
     config: Mapping[str, Change]
     code: Mapping[str, Change]
@@ -115,22 +116,22 @@ def final_metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, float]:
     return values
 
 
-def diff_runs(one: Path, two: Path) -> Difference:
-    """In what two runs differ; timings are no figures."""
-    first, second = read_record(one), read_record(two)
+def diff_runs(*folders: Path) -> Difference:
+    """In what runs differ; timings are no figures."""
+    records = [read_record(folder) for folder in folders]
     figures = [
         {name: value for name, value in final_metrics(folder, record).items() if name not in TIMINGS}
-        for folder, record in ((one, first), (two, second))
+        for folder, record in zip(folders, records, strict=True)
     ]
     configs = [
         {key: value for key, value in flat(read_config(folder)).items() if key.partition(".")[0] not in PLACES}
-        for folder in (one, two)
+        for folder in folders
     ]
     return Difference(
         config=changes(*configs),
-        code=changes(_code(first), _code(second)),
-        data=changes(flat(first.get("data") or {}), flat(second.get("data") or {})),
-        machine=changes(flat(first.get("host") or {}), flat(second.get("host") or {})),
+        code=changes(*(_code(record) for record in records)),
+        data=changes(*(flat(record.get("data") or {}) for record in records)),
+        machine=changes(*(flat(record.get("host") or {}) for record in records)),
         figures=changes(*figures),
     )
 
@@ -155,7 +156,8 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def changes(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, Change]:
-    """Keys whose values differ, with both."""
-    keys = dict.fromkeys((*one, *two))
-    return {key: (one.get(key), two.get(key)) for key in keys if one.get(key) != two.get(key)}
+def changes(*tables: Mapping[str, Any]) -> dict[str, Change]:
+    """Keys whose values are not the same in all tables, with each table's."""
+    keys = dict.fromkeys(key for table in tables for key in table)
+    rows = {key: tuple(table.get(key) for table in tables) for key in keys}
+    return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}

@@ -29,7 +29,7 @@ from groundstate.hooks import Section, hookimpl
 from groundstate.model import Model
 from groundstate.parameters import NormBound
 from groundstate.problem import Problem
-from groundstate.report import codes, filters, observe, write_report
+from groundstate.report import codes, filters, inhibition, labels, observe, write_report
 from groundstate.report.material import Material
 from groundstate.report.pictures import as_pictures, sheet, signed_tiles
 from groundstate.report.timeline import Timeline
@@ -64,9 +64,11 @@ HEADINGS = [
     "Summary",
     "Filters",
     "Energies and learning rate",
+    "Steps of the encoder",
     "Use of the code",
     "Reconstructions",
     "Confusion matrix",
+    "Calibration",
     "Certificates",
     "Config",
     "Environment",
@@ -240,7 +242,7 @@ def test_confusion_matrix_against_scikit_learn(run: Run) -> None:
     scores = run.model.predict(everything.x)
     assert scores is not None
     expected = confusion_matrix(everything.fields["y"].numpy(), scores.argmax(1).numpy(), labels=range(10))
-    html = str(codes.confusion(Material(run)))
+    html = str(labels.confusion(Material(run)))
     cells = re.findall(r'<td class="(?:hit|miss|none)"[^>]*>(\d*)</td>', html)
     assert np.array_equal(np.array([int(cell or 0) for cell in cells]).reshape(10, 10), expected)
     errors = [float(share) for share in re.findall(r'<td class="error">([\d.]+) %', html)]
@@ -263,7 +265,7 @@ def test_a_slow_solver_is_looked_at_on_fewer_samples(run: Run, monkeypatch: pyte
     monkeypatch.setattr(observe, "SECONDS", -1.0)
     material = Material(run)
     assert material.observed.samples == 100
-    assert "of the first 100 test samples for another class" in plain(codes.confusion(material))
+    assert "of the first 100 test samples for another class" in plain(labels.confusion(material))
     assert "Codes of 100 test samples." in plain(codes.usage(material))
 
 
@@ -373,7 +375,7 @@ def test_codes_with_positions_and_inputs_that_are_no_pictures(
     assert "On average 50.0 % of a code’s 24 entries" in words
     assert "1 unit of 2 is never active. A unit has 12 positions" in words
     assert filters.filters(material) is None
-    assert filters.inhibition(material) is None
+    assert inhibition.inhibition(material) is None
     restored = str(codes.reconstructions(material))
     assert restored.count("<img" if picture_shape else "<svg") == (12 if picture_shape else 4)
     assert "0 %" in restored
@@ -418,7 +420,7 @@ def test_inhibition_shows_its_matrix_and_strongest_pairs(learned: bool, tmp_path
         decoder=LinearDecoder(units=6),
     ).build((4,))
     material = material_of(model, torch.randn(20, 4), (2, 2), tmp_path)
-    html = str(filters.inhibition(material))
+    html = str(inhibition.inhibition(material))
     words = plain(html)
     assert "up to the largest, 0.9; 20.0 % of all pairs are above 0, and the largest sum of a row is 0.9." in words
     assert ("learned by ascent" in words) == learned
@@ -438,7 +440,7 @@ def test_inhibition_shows_its_matrix_and_strongest_pairs(learned: bool, tmp_path
 def test_learned_inhibition_is_sorted_into_blocks() -> None:
     block = torch.kron(torch.eye(4), torch.ones(5, 5)) - torch.eye(20)
     shuffled = torch.randperm(20, generator=torch.Generator().manual_seed(0))
-    order = filters._seriation(block[shuffled][:, shuffled])
+    order = inhibition.seriation(block[shuffled][:, shuffled])
     assert sorted(order.tolist()) == list(range(20))
     groups = (shuffled[order] // 5).view(4, 5)
     assert bool((groups == groups[:, :1]).all())
@@ -501,7 +503,13 @@ QUIET = (
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser(run: Run, text: str, width: int, scheme: str) -> None:
+    look(run.folder / "report.html", width, scheme, HEADINGS, pictures=14, charts=12)
+
+
+def look(page: Path, width: int, scheme: str, headings: list[str], *, pictures: int, charts: int) -> None:
+    """Open a page and check what a person sees; it asks for nothing from outside and has nothing to complain of."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright to drive a browser")
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe to check accessibility")
     with api.sync_playwright() as playwright:
         found = next(filter(None, map(shutil.which, BROWSERS)), playwright.chromium.executable_path)
         if not Path(found).exists():
@@ -513,22 +521,24 @@ def test_in_a_browser(run: Run, text: str, width: int, scheme: str) -> None:
         view.on("console", lambda message: said.append(message.text))
         view.on("pageerror", lambda error: said.append(str(error)))
         view.on("request", lambda request: asked.append(request.url))
-        address = (run.folder / "report.html").as_uri()
-        view.goto(address)
+        view.goto(page.as_uri())
         assert said == []
-        assert [url for url in asked if not url.startswith("data:")] == [address]
+        assert [url for url in asked if not url.startswith("data:")] == [page.as_uri()]
         assert view.locator("h1").inner_text() == "small"
-        assert view.locator("h2").all_inner_texts() == HEADINGS
-        pictures = view.evaluate("Array.from(document.images, i => [i.naturalWidth, i.getBoundingClientRect().width])")
-        charts = view.evaluate("Array.from(document.querySelectorAll('svg'), s => s.getBoundingClientRect().height)")
-        assert len(pictures) >= 14
-        assert min(min(sizes) for sizes in pictures) > 0
-        assert len(charts) >= 6
-        assert min(charts) > 100
+        assert view.locator("h2").all_inner_texts() == headings
+        images = view.evaluate("Array.from(document.images, i => [i.naturalWidth, i.getBoundingClientRect().width])")
+        drawn = view.evaluate("Array.from(document.querySelectorAll('svg'), s => s.getBoundingClientRect().height)")
+        assert len(images) >= pictures
+        assert min(min(sizes) for sizes in images) > 0
+        assert len(drawn) >= charts
+        assert min(drawn) > 100
         assert view.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
         contrast = view.evaluate(CONTRAST)
-        assert len(contrast) > 200
+        assert len(contrast) > 150
         assert {text: ratio for text, ratio in contrast.items() if ratio < 4.5} == {}
+        report = axe.Axe().run(view)  # WCAG 2 A and AA, and axe's best practices: landmarks, headings, tables
+        assert report.violations_count == 0, report.generate_report()
+        assert len(report.response["passes"]) > 15
         browser.close()
 
 

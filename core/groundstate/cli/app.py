@@ -184,13 +184,25 @@ def evaluate(
 
 @app.command()
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's id or folder, or 'last'.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Ids or folders of runs, or 'last'.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Where to write several runs' page; by default comparison.html beside them."
+        ),
+    ] = None,
 ) -> None:
-    """Write a run's report anew: one HTML page."""
-    from groundstate.report import write_report
+    """Write a run's report anew, or several runs side by side: one HTML page."""
+    from groundstate.report import write_comparison, write_report
     from groundstate.run import find_run
 
-    print(relative(write_report(find_run(run))))
+    folders = [find_run(run) for run in runs]
+    if len(folders) == 1:
+        if output is not None:
+            raise InputError("--output is for several runs; the report of one goes into its folder")
+        print(relative(write_report(folders[0])))
+    else:
+        print(relative(write_comparison(folders, output or folders[0].parent / "comparison.html")))
 
 
 @app.command()

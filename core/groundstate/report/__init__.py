@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup, escape
 from safetensors import safe_open
 
 from groundstate import provenance
 from groundstate.errors import InputError
-from groundstate.files import write_text
+from groundstate.files import require_writable, write_text
 from groundstate.hooks import Section
 from groundstate.model import Model
-from groundstate.report import codes, filters, origin, training
+from groundstate.report import (
+    codes,
+    comparison,
+    filters,
+    groups,
+    inhibition,
+    labels,
+    origin,
+    recurrent,
+    training,
+    trees,
+    variational,
+)
 from groundstate.report.material import Material, render
 from groundstate.report.summary import summary
+from groundstate.report.words import when
 from groundstate.run import CHECKPOINT, MODEL, REPORT, Run, open_run
 
 logger = logging.getLogger(__name__)
@@ -28,11 +41,16 @@ SECTIONS: tuple[tuple[int, str, Make], ...] = (
     (10, "Summary", summary),
     (20, "Filters", filters.filters),
     (30, "Energies and learning rate", training.energies),
+    (40, "Steps of the encoder", recurrent.steps),
     (50, "Use of the code", codes.usage),
+    (52, "Pools", groups.pools),
+    (54, "Trees", trees.sections),
+    (56, "Lateral inhibition", inhibition.inhibition),
+    (58, "Rate and distortion", variational.rate_and_distortion),
     (60, "Reconstructions", codes.reconstructions),
-    (70, "Confusion matrix", codes.confusion),
+    (70, "Confusion matrix", labels.confusion),
+    (75, "Calibration", labels.calibration),
     (80, "Certificates", codes.certificates),
-    (90, "Lateral inhibition", filters.inhibition),
     (900, "Config", origin.config),
     (910, "Environment", origin.environment),
 )
@@ -49,30 +67,53 @@ def write_report(run: Run | Path) -> Path:
     if isinstance(run, Path):
         run = _opened(run)
     material = Material(run)
-    sections = sorted((*_built_in(material), *_of_callbacks(run)), key=lambda section: section.order)
-    record = run.record
-    page = render(
-        "page",
-        name=run.name,
-        id=run.id,
-        status=record["status"],
-        when=_when(record["created"]),
-        sections=sections,
-        version=provenance.versions()[provenance.DISTRIBUTION],
+    built_in = (_section(title, order, make, material) for order, title, make in SECTIONS)
+    sections = sorted((*filter(None, built_in), *_of_callbacks(run)), key=lambda section: section.order)
+    status = run.record["status"]
+    about = Markup('<span class="status {}">{}</span> {} · {}').format(
+        status, status, run.id, when(run.record["created"])
     )
-    path = run.folder / REPORT
+    return _write(run.folder / REPORT, f"{run.name}: report of {run.id}", "report of a run", run.name, about, sections)
+
+
+def write_comparison(folders: Sequence[Path], path: Path) -> Path:
+    """Write one page with several runs side by side to ``path`` and return it.
+
+    folders: of two runs or more, whose data is read and whose models are loaded, as for a report of one. InputError
+    where one cannot be, where one is given twice, or where they are too many for one page.
+    """
+    if not 2 <= len(folders) <= comparison.MOST:
+        raise InputError(f"a page takes 2 to {comparison.MOST} runs side by side, not {len(folders)}")
+    places = [folder.resolve() for folder in folders]
+    twice = next((place for place in places if places.count(place) > 1), None)
+    if twice is not None:
+        raise InputError(f"{twice.name} is given twice; name each run once")
+    require_writable(path.parent, "--output")
+    runs = comparison.Runs([Material(_opened(folder)) for folder in folders])
+    made = (_section(title, 0, make, runs) for title, make in comparison.SECTIONS)
+    names = dict.fromkeys(material.run.name for material in runs.materials)
+    title = " · ".join(names)
+    about = f"{len(folders)} runs side by side"
+    return _write(
+        path, f"{title}: {about}", "comparison of runs", title, Markup(escape(about)), list(filter(None, made))
+    )
+
+
+def _write(path: Path, title: str, what: str, name: str, about: Markup, sections: Sequence[Section]) -> Path:
+    version = provenance.versions()[provenance.DISTRIBUTION]
+    page = render("page", title=title, what=what, name=name, about=about, sections=sections, version=version)
     write_text(path, str(page))
     return path
 
 
-def _built_in(material: Material) -> Iterable[Section]:
-    for order, title, make in SECTIONS:
-        try:
-            html = make(material)
-        except Exception as error:
-            html = _problem(title, error)
-        if html is not None:
-            yield Section(title, str(html), order)
+def _section(
+    title: str, order: int, make: Callable[[Any], Markup | None], material: Material | comparison.Runs
+) -> Section | None:
+    try:
+        html = make(material)
+    except Exception as error:
+        html = _problem(title, error)
+    return None if html is None else Section(title, str(html), order)
 
 
 def _of_callbacks(run: Run) -> Iterable[Section]:
@@ -87,10 +128,6 @@ def _problem(title: str, error: Exception) -> Markup:
     return Markup('<p class="problem">This section could not be made: {}: {}</p>').format(
         type(error).__name__, escape(str(error))
     )
-
-
-def _when(stamp: str) -> str:
-    return datetime.fromisoformat(stamp).strftime("%-d %B %Y, %H:%M")
 
 
 def _opened(folder: Path) -> Run:

@@ -24,7 +24,17 @@ from groundstate.report.words import number
 # Blue and vermilion are of Okabe & Ito's palette for all kinds of colour vision.
 INK, MUTED, GRID, SHADE = "#1c2024", "#5b6470", "#dde2e8", "#eef1f5"
 BLUE, ORANGE = "#0072b2", "#d55e00"
-VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", SHADE: "shade", BLUE: "blue", ORANGE: "orange"}
+COLOURS = {
+    BLUE: "blue",
+    ORANGE: "orange",
+    "#00795a": "green",
+    "#9c3d78": "purple",
+    "#7a6000": "brown",
+    "#4a55b8": "indigo",
+}
+"""Of curves, and what each is called in the page's style sheet."""
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)))
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", SHADE: "shade", **COLOURS}
 
 WIDTH, HEIGHT = 400, 220
 """Of a chart, in CSS pixels at its natural size."""
@@ -72,6 +82,27 @@ def chart(title: str, across: str, up: str, *, top: int = TOP) -> Iterator[tuple
         for axis in (axes.xaxis, axes.yaxis):
             linear(axis)
         yield figure, axes
+
+
+@contextmanager
+def drawing(width: float, height: float, title: str) -> Iterator[tuple[Figure, Axes]]:
+    """A figure without axes, whose coordinates are pixels from its upper left corner; end with ``svg``."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72)
+        FigureCanvasSVG(figure)
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set_xlim(0, width)
+        axes.set_ylim(height, 0)
+        axes.text(0, 12, title, fontsize=12, fontweight="bold", color=INK)
+        yield figure, axes
+
+
+def thumbnail(axes: Axes, tile: NDArray[np.uint8], x: float, y: float, side: float) -> None:
+    """A small picture with its middle at (x, y) of a ``drawing``, its longer side this many pixels."""
+    height, width = (side * length / max(tile.shape[:2]) for length in tile.shape[:2])
+    extent = (x - width / 2, x + width / 2, y + height / 2, y - height / 2)
+    axes.imshow(tile, cmap="gray", vmin=0, vmax=255, extent=extent, interpolation="none", aspect="auto", zorder=2)
 
 
 def linear(axis: Axis, ticks: int = 5) -> None:
@@ -180,12 +211,60 @@ def lines(
     up: str,
     alt: str,
     log: bool = False,
+    dots: bool = False,
+    whole: bool = False,
+    diagonal: bool = False,
+    styles: Sequence[int] | None = None,
+    names: Sequence[str] = (),
 ) -> Markup:
-    """One or two curves (x, y): the first blue, the second orange and dashed."""
+    """Curves (x, y), each with its own colour and dashes: the first blue, the second orange and dashed.
+
+    dots: at each value. whole: x are whole numbers. diagonal: a line where y is x, both from 0 to 1. styles: the
+    numbers of the curves' styles. names: of the curves, written where they end.
+    """
     with chart(title, across, up) as (figure, axes):
         if log:
             heights = np.concatenate([np.asarray(y) for _, y in curves])
             logarithmic(axes, "y", heights.min(), heights.max())
-        for (x, y), colour, dashes in zip(curves, (BLUE, ORANGE), ("-", "--"), strict=False):
-            axes.plot(x, y, dashes, color=colour, linewidth=1.6)
+        if diagonal:
+            axes.plot((0, 1), (0, 1), color=MUTED, linewidth=0.8)
+            axes.set_xlim(0, 1.05)
+            axes.set_ylim(0, 1.05)
+        if whole:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        for place, (x, y) in enumerate(curves):
+            style = place if styles is None else styles[place]
+            colour = list(COLOURS)[style]
+            marker = "o" if dots or np.size(x) == 1 else ""
+            axes.plot(x, y, linestyle=DASHES[style], color=colour, linewidth=1.6, marker=marker, markersize=3.5)
+            if names:
+                end = (np.asarray(x)[-1], np.asarray(y)[-1])
+                axes.annotate(
+                    names[place], end, (4, 0), textcoords="offset points", color=colour, fontsize=10.5, va="center"
+                )
+        return svg(figure, key, alt)
+
+
+def outlines(
+    key: str,
+    title: str,
+    values: Sequence[NDArray[Any]],
+    *,
+    across: str,
+    up: str,
+    alt: str,
+    whole: bool = False,
+) -> Markup:
+    """Histograms over each other, as outlines in the styles of ``lines``. whole: values are whole numbers."""
+    everything = np.concatenate(values)
+    low, high = float(everything.min()), float(everything.max())
+    if whole:
+        step = max(1, round((high - low) / 40))
+        edges = np.arange(low, high + 2 * step, step) - 0.5
+    else:
+        edges = np.linspace(low, high if high > low else low + 1, 31)
+    with chart(title, across, up) as (figure, axes):
+        for place, one in enumerate(values):
+            heights, _ = np.histogram(one, edges)
+            axes.stairs(heights, edges, color=list(COLOURS)[place], linestyle=DASHES[place], linewidth=1.5)
         return svg(figure, key, alt)

@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 
 from groundstate.report.charts import histogram, lines
 from groundstate.report.material import Material, render
-from groundstate.report.observe import Labels, Observed
+from groundstate.report.observe import Observed
 from groundstate.report.pictures import as_pictures, picture, positive_tiles, sheet, signed_tiles
 from groundstate.report.timeline import curve
 from groundstate.report.words import count, number, percent
 
 SIGNALS = 4
-LARGEST_TABLE = 25
-"""Classes that a confusion matrix can have as a table of numbers."""
 
 
 def usage(material: Material) -> Markup:
@@ -126,52 +124,6 @@ def _signals(seen: Observed, x: torch.Tensor, decoded: torch.Tensor, unexplained
         for row in range(min(SIGNALS, len(x)))
     ]
     return render("signals", pictures=pictures, split=seen.split)
-
-
-def confusion(material: Material) -> Markup | None:
-    labels = material.observed.labels
-    classes = material.run.splits.classes
-    if labels is None or classes is None:
-        return None
-    matrix = torch.bincount(labels.truth * classes + labels.predicted, minlength=classes * classes)
-    matrix = matrix.view(classes, classes)
-    totals = matrix.sum(1)
-    errors = 1 - matrix.diagonal() / totals.clamp_min(1)
-    wrong = matrix.clone().fill_diagonal_(0)
-    most = max(1, int(wrong.max()))
-    rows = []
-    for truth in range(classes):
-        cells = [_cell(matrix, truth, guess, int(totals[truth]), most) for guess in range(classes)]
-        rows.append((truth, cells, percent(float(errors[truth])), int(totals[truth])))
-    pairs = [
-        (int(place) // classes, int(place) % classes, int(wrong.flatten()[place]))
-        for place in wrong.flatten().topk(min(5, classes * classes)).indices
-        if wrong.flatten()[place] > 1
-    ]
-    return render(
-        "confusion",
-        rows=rows,
-        classes=classes,
-        table=classes <= LARGEST_TABLE,
-        worst=sorted(rows, key=lambda row: -float(errors[row[0]]))[:10],
-        pairs=pairs,
-        **_counts(labels),
-        whole=len(labels.truth) == material.run.record["data"]["samples"][material.observed.split],
-        split=material.observed.split,
-    )
-
-
-def _cell(matrix: torch.Tensor, truth: int, guess: int, total: int, most: int) -> tuple[int, str, str]:
-    """Count, kind and strength of the tint: hits by their share of the class, misses by the largest."""
-    value = int(matrix[truth, guess])
-    hit = truth == guess
-    share = value / max(1, total) if hit else (value / most) ** 0.5
-    return value, "hit" if hit else "miss" if value else "none", f"{share:.2f}"
-
-
-def _counts(labels: Labels) -> dict[str, object]:
-    wrong = int((labels.truth != labels.predicted).sum())
-    return {"task": labels.task, "wrong": wrong, "samples": len(labels.truth)}
 
 
 def certificates(material: Material) -> Markup | None:

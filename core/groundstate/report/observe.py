@@ -25,17 +25,23 @@ SECONDS = 2.0
 """After so long no further batch is begun: a slow solver's codes are looked at on fewer samples, which is said."""
 BATCHES = (100, 400, 500)
 """Samples of the first batch, of the second, and of each later one."""
+KEPT = 2**22
+"""Entries of codes that are kept at most."""
 FOLLOWED, FOLLOWED_POINTS = 32, 60
 """Samples whose inference is followed, and at how many iterations at most."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a task says of each sample of the split, beside the truth: (samples,) int64 each."""
+    """What a task says of each sample of the split, beside the truth: (samples,) int64 each.
+
+    confidence: (samples,), the probability that it gives its answer; None where it gives none.
+    """
 
     task: str
     truth: Tensor
     predicted: Tensor
+    confidence: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Observed:
 
     frequency: (units,), the share of samples in which a unit is active (for a code with positions, of samples
     and positions). active: (samples,), active entries of each code. entries: how many a code has.
+    code: the codes themselves, of fewer samples where they are large.
     iterations: (samples,). shown: the first few samples, ``decoded`` what the decoder makes of their codes.
     labels: over all samples of the split (over fewer where that takes long), where a task predicts.
     """
@@ -53,6 +60,7 @@ class Observed:
     frequency: Tensor
     active: Tensor
     entries: int
+    code: Tensor
     iterations: Tensor
     certificate: Certificate | None
     shown: Batch
@@ -69,9 +77,10 @@ def observe(model: Model, splits: Splits, seed: int) -> Observed:
     """Infer codes of held-out samples. seed: of the noise that an encoder may draw."""
     split, source = held_out(splits)
     generator = torch.Generator(model.device).manual_seed(seed)
-    task = _predicting(model) if "y" in source.names else None
+    task = predicting(model) if "y" in source.names else None
     solutions: list[Solution] = []
     guesses: list[Tensor] = []
+    sure: list[Tensor] = []
     first: Batch | None = None
     with torch.no_grad():
         for rows in _in_time(len(source) if task is not None else min(len(source), CLOSELY)):
@@ -84,6 +93,8 @@ def observe(model: Model, splits: Splits, seed: int) -> Observed:
                 solutions.append(solution)
             if task is not None:
                 guesses.append(_labels(task[1], solution.code))
+                if task[1].probabilities is not None:
+                    sure.append(task[1].probabilities(solution.code).amax(1))
         assert first is not None
         code = torch.cat([solution.code for solution in solutions])
         shown = first.select(torch.arange(min(SHOWN, len(first))))
@@ -95,13 +106,14 @@ def observe(model: Model, splits: Splits, seed: int) -> Observed:
     if task is not None:
         predicted = torch.cat(guesses).cpu()
         truth = source.read(torch.arange(len(predicted))).fields["y"].cpu()
-        labels = Labels(task[0], truth, predicted)
+        labels = Labels(task[0], truth, predicted, torch.cat(sure).cpu() if sure else None)
     return Observed(
         split=split,
         samples=len(code),
         frequency=active.double().mean(unit_axis),
         active=active.flatten(1).sum(1),
         entries=active[0].numel(),
+        code=code[: max(1, KEPT // active[0].numel())].cpu(),
         iterations=torch.cat([solution.iterations for solution in solutions]).cpu(),
         certificate=_joined(certificates),
         shown=Batch({name: value.cpu() for name, value in shown.fields.items()}),
@@ -121,7 +133,8 @@ def _in_time(samples: int) -> Iterator[Tensor]:
         first += size
 
 
-def _predicting(model: Model) -> tuple[str, Task] | None:
+def predicting(model: Model) -> tuple[str, Task] | None:
+    """The first task that predicts, with its name."""
     for name, term in model.energy.terms.items():
         if isinstance(term, Task) and term.predict is not None:
             return name, term

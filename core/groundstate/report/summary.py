@@ -27,22 +27,22 @@ _NAMES = {
     "best_step": "step of the weights that were kept",
 }
 _SHARES = ("code/density", "code/dead", "amortisation_gap/mean", "amortisation_gap/median")
-_SPLITS = ("validation", "test")
+SPLITS = ("validation", "test")
 
 
 def summary(material: Material) -> Markup:
     metrics = material.metrics
     model = material.model
-    names = dict.fromkeys(name.split("/", 1)[1] for name in metrics if name.startswith(_SPLITS))
-    splits = [split for split in _SPLITS if f"{split}/energy" in metrics]
-    table = [(_label(name), [_cell(name, metrics.get(f"{split}/{name}"), model) for split in splits]) for name in names]
+    names = dict.fromkeys(name.split("/", 1)[1] for name in metrics if name.startswith(SPLITS))
+    splits = [split for split in SPLITS if f"{split}/energy" in metrics]
+    table = [(label(name), [cell(name, metrics.get(f"{split}/{name}"), model) for split in splits]) for name in names]
     others = [
-        (_label(name), [_cell(name, value, model)]) for name, value in metrics.items() if not name.startswith(_SPLITS)
+        (label(name), [cell(name, value, model)]) for name, value in metrics.items() if not name.startswith(SPLITS)
     ]
     return render(
         "summary",
         cards=_cards(material, metrics),
-        formula=_formula(model),
+        formula=formula_of(model),
         terms=[
             (
                 name,
@@ -65,7 +65,7 @@ def summary(material: Material) -> Markup:
     )
 
 
-def _formula(model: Model) -> Markup:
+def formula_of(model: Model) -> Markup:
     """The energy; a line may break between its summands, not inside them."""
     summands, conditions = formula.parts((term.config.weight, term.formula()) for term in model.energy.terms.values())
     whole = [_typeset(summand).replace(" ", "\u00a0") for summand in summands]
@@ -84,7 +84,8 @@ def _acts(term: Term) -> str:
     return f"{acts}; {', '.join(ascending)} ascends" if ascending else acts
 
 
-def _label(name: str) -> str:
+def label(name: str) -> str:
+    """A metric as a person calls it."""
     if name in _NAMES:
         return _NAMES[name]
     group, _, rest = name.partition("/")
@@ -93,7 +94,8 @@ def _label(name: str) -> str:
     return f"{group}: {rest.replace('/', ', ')}" if rest else name
 
 
-def _cell(name: str, value: float | None, model: Model) -> str:
+def cell(name: str, value: float | None, model: Model) -> str:
+    """A metric's value as a table shows it."""
     if value is None:
         return "–"
     if name == "seconds":
@@ -117,7 +119,7 @@ def _cards(material: Material, metrics: Mapping[str, float]) -> list[tuple[str, 
         group, _, rest = name.partition("/")
         if group == "baseline" and name.endswith("/error"):
             cards.append((f"{rest.removesuffix('/error').replace('-', ' ')}, test error", percent(value)))
-    split = next((split for split in reversed(_SPLITS) if f"{split}/energy" in metrics), None)
+    split = next((split for split in reversed(SPLITS) if f"{split}/energy" in metrics), None)
     if split is not None:
         cards.append((f"{split} energy", number(metrics[f"{split}/energy"], 3)))
         cards.append(("entries active", percent(metrics[f"{split}/code/density"])))

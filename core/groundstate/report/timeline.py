@@ -172,13 +172,20 @@ def _draw_phases(axes: Axes, timeline: Timeline) -> None:
     axes.vlines(marks, 0, 0.03, color=MUTED, linewidth=0.8, transform=axes.get_xaxis_transform())
 
 
+def thinned(steps: NDArray[np.float64], values: NDArray[np.float64]) -> Series:
+    """At most about BINS points: means over neighbours."""
+    if len(steps) <= 2 * BINS:
+        return steps, values
+    groups = np.array_split(np.arange(len(steps)), BINS)
+    return np.array([steps[group].mean() for group in groups]), np.array([values[group].mean() for group in groups])
+
+
 def _draw_training(axes: Axes, series: Series) -> None:
     steps, values = series
     if len(steps) > 2 * BINS:
         groups = np.array_split(np.arange(len(steps)), BINS)
         low, high = ([np.quantile(values[group], share) for group in groups] for share in (0.1, 0.9))
-        steps = np.array([steps[group].mean() for group in groups])
-        values = np.array([values[group].mean() for group in groups])
+        steps, values = thinned(steps, values)
         axes.fill_between(steps, low, high, color=BLUE, alpha=0.25, linewidth=0)
     axes.plot(steps, values, color=BLUE, linewidth=1.5, marker="." if len(steps) == 1 else "")
 

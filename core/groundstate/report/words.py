@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -46,3 +47,8 @@ def seconds(value: float) -> str:
 def count(amount: int, one: str, many: str | None = None) -> str:
     """1 unit, 2 units."""
     return f"{amount:,} {one if amount == 1 else many or one + 's'}"
+
+
+def when(stamp: str) -> str:
+    """A record's time stamp: 25 November 2026, 16:00."""
+    return datetime.fromisoformat(stamp).strftime("%-d %B %Y, %H:%M")
