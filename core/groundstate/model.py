@@ -176,6 +176,14 @@ class Model(nn.Module):
         asked = {name for term in self.energy.terms.values() for name in needs(term.energy)}
         return self.solver.config.start == "encoder" or not asked.isdisjoint(OF_THE_ENCODER)
 
+    @property
+    def random(self) -> bool:
+        """Whether the encoder or a term draws noise."""
+        drawing = [term.energy for term in self.energy.terms.values()]
+        if self.encoder is not None:
+            drawing.append(self.encoder.forward)
+        return any("generator" in needs(method) for method in drawing)
+
     def _start(self, batch: Batch, encoded: Code | None, previous: Tensor | None) -> Tensor:
         match self.solver.config.start:
             case "encoder":

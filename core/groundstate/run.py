@@ -283,7 +283,7 @@ class Run:
     def _epoch(self, index: int, epoch: int, phase: PhaseConfig) -> Iterator[int]:
         config = self.config.learning
         source = self.splits.train
-        device, dtype = self.model.device, self.model.dtype
+        device, dtype, random = self.model.device, self.model.dtype, self.model.random
         order = torch.randperm(len(source), generator=self._generator("order", index, epoch, device="cpu"))
         size, batches = config.batch_size, self.steps_in_epoch
         since, logged = time.perf_counter(), self.position.step
@@ -294,7 +294,8 @@ class Run:
             rate = self.learner.rate(done / phase.epochs, done)
             step = self.position.step + 1
             previous = None if self._previous is None else self._previous[rows].to(device, dtype)
-            result = self.learner.step(batch, rate=rate, generator=self._generator("noise", step), previous=previous)
+            noise = self._generator("noise", step) if random else None
+            result = self.learner.step(batch, rate=rate, generator=noise, previous=previous)
             if self._previous is not None:
                 self._previous[rows] = result.solution.code.detach().cpu().to(self._previous.dtype)
             self.position = replace(self.position, batch=number + 1, step=step)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from groundstate.components import Context, Encoder
 from groundstate.parameters import NonNegative, NormBound
-from groundstate.problem import soft_threshold
 from groundstate.structure import L1, Inhibition, LeastSquares, LinearMap, Ridge, Structure
+from groundstate_plugins.encoders.recurrence import iterated, unrolled
 
 
 class Recurrent(Encoder):
@@ -114,27 +114,15 @@ class Recurrent(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (batch, *input_shape). Returns the code after T steps, (batch, units)."""
-        *_, z = self.iterates(x)
-        return z
+        return unrolled(*self._given(x))
 
     def iterates(self, x: Tensor) -> Iterator[Tensor]:
-        """The codes z¹ … z^T, each (batch, units)."""
-        x = x.flatten(1)
-        signed = self.config.activation == "soft-threshold"
-        z = None
-        for t in range(self.config.steps):
-            if t == 0 or self.config.untied:
-                feedforward, threshold = self._at(t)
-                drive = torch.addmm(-threshold, x, feedforward.T) if not signed else x @ feedforward.T
-            recurrent = self.recurrent[t - 1] if self.config.untied and t else self.recurrent
-            before = drive if z is None else torch.addmm(drive, z, recurrent.T)
-            z = soft_threshold(before, threshold) if signed else torch.relu(before)
-            yield z
+        """The codes z¹ … z^T, each (batch, units), without their gradient."""
+        yield from iterated(*self._given(x))
 
-    def _at(self, t: int) -> tuple[Tensor, Tensor]:
-        if self.config.untied:
-            return self.feedforward[t], self.threshold[t]
-        return self.feedforward, self.threshold
+    def _given(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, int, bool]:
+        signed = self.config.activation == "soft-threshold"
+        return x.flatten(1), self.feedforward, self.recurrent, self.threshold, self.config.steps, signed
 
     def select(self, units: Tensor) -> None:
         super().select(units)
