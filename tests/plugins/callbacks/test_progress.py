@@ -1,16 +1,22 @@
-"""Progress: a bar on a terminal, a few plain lines in a log, and next to no time."""
+"""Progress: a live view on a terminal, a few plain lines in a log, and next to no time."""
 
 from __future__ import annotations
 
+import fcntl
 import io
+import math
+import os
+import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from groundstate_plugins.callbacks.progress import Progress, duration
+from groundstate_plugins.callbacks.progress import TREND, Progress, Trend, duration
 
 METRICS = {"energy": 1.23456, "samples_per_second": 12345.6}
 
@@ -95,24 +101,87 @@ def test_lines_come_at_the_interval(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert all("epoch 2/2" in line and "validation/task/error 0.0312" in line for line in lines)
 
 
-def test_a_bar_on_a_terminal_that_a_failure_takes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_view_on_a_terminal_that_a_failure_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "100")
     progress = Progress()
     run = a_run(tmp_path, step=20)
     progress.run_started(run, resumed=True)
-    progress.step_done(at(run, 25, "second"), 25, METRICS)
-    assert progress._bar is not None
-    progress._bar.refresh()
-    seen = stream.getvalue()
-    assert "second, epoch 1/3" in seen
-    assert "50 %" in seen
-    assert "energy 1.235" in seen
+    figures = METRICS | {"energy/recon[red]": 1.0, "energy/sparsity": 0.23456, "code/density": 0.1}
+    progress.step_done(at(run, 25, "second"), 25, figures)
+    assert progress._view is not None
+    progress.epoch_done(run, 30, {"validation/task/error": 0.0312})
+    console = Console(width=100, file=io.StringIO())
+    console.print(progress._view._drawn())
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+    assert lines[0].startswith("first ━")
+    assert "epoch 1/3" in lines[1]
+    assert "17%" in lines[1]  # five steps of thirty
+    assert lines[1].endswith("left")
+    assert lines[2].startswith("all phases ━")
+    assert "50%" in lines[2]
+    assert lines[3:] == [
+        "energy 1.235 ▁",
+        "recon[red] 1 ▁",
+        "sparsity 0.2346 ▁",
+        "validation/task/error 0.0312 ▁",
+        "12,346 samples/s",
+    ]
     progress.run_failed(RuntimeError("stop"))
-    assert progress._bar is None
+    assert progress._view is None
     assert "\x1b[?25h" in stream.getvalue()  # the cursor is back
+
+
+def test_a_trend_covers_the_whole_run_in_a_few_blocks() -> None:
+    trend = Trend()
+    assert str(trend) == ""
+    for value in range(1000):
+        trend.add(float(value))
+    text = str(trend)
+    assert trend.last == 999.0
+    assert TREND / 2 - 1 <= len(text) < TREND
+    assert sorted(text) == list(text)
+    assert (text[0], text[-1]) == ("▁", "█")
+    trend.add(math.nan)
+    assert set(str(trend)) <= set("▁▂▃▄▅▆▇█ ")
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_terminal_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    import pty
+
+    config = tmp_path / "long.toml"
+    config.write_text('extends = "groundstate:drsae"\ntracking = false\n[phases.joint]\nepochs = 100000\n')
+    primary, secondary = pty.openpty()
+    command = [sys.executable, "-m", "groundstate", "train", str(config), f"output.folder={tmp_path / 'runs'}"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    child = subprocess.Popen(
+        command, stdin=secondary, stdout=secondary, stderr=secondary, env=environment, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(secondary)
+    seen = ""
+    try:
+        while "all phases" not in seen or "reconstruction" not in seen:
+            seen += os.read(primary, 4096).decode(errors="replace")
+        os.write(primary, b"\x03")
+        while True:
+            try:
+                seen += os.read(primary, 4096).decode(errors="replace")
+            except OSError:  # the other end is closed
+                break
+        code = child.wait()
+    finally:
+        child.kill()
+        child.wait()
+        os.close(primary)
+    assert code == 130
+    (run,) = (tmp_path / "runs").iterdir()
+    assert f"go on with --resume {run.name}" in seen
+    assert (run / "checkpoint.safetensors").is_file()
+    assert seen.rindex("\x1b[?25h") > seen.rindex("\x1b[?25l")  # the cursor is back
 
 
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
