@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,14 +33,13 @@ def list_runs(folder: Folder = Path("runs"), as_json: Json = False) -> None:
     if as_json:
         print_json([one.record() for one in found])
         return
-    rows = table("run", "status", "created", "config", "seconds", "figure", "metric", numbers=("seconds", "figure"))
-    for whole in rows.columns[:3]:
+    rows = table("run", "status", "seconds", "figure", "metric", numbers=("seconds", "figure"))
+    for whole in rows.columns[:4]:
         whole.no_wrap = True
     for one in found:
         seconds = "–" if one.seconds is None else f"{one.seconds:.1f}"
         figure = "–" if one.figure is None else f"{one.figure:.4g}"
-        when = one.created.replace("T", " ")[:16]
-        rows.add_row(one.id, one.status, when, one.config_hash[:8], seconds, figure, one.metric or one.problem or "–")
+        rows.add_row(one.id, one.status, seconds, figure, one.metric or one.problem or "–")
     console().print(rows)
 
 
@@ -90,15 +90,24 @@ def diff_runs(one: RunName, two: RunName, as_json: Json = False) -> None:
     if as_json:
         print_json(found.record())
         return
-    rows = table("", one, two)
+    rows = table("", one, two, "change", numbers=("change",))
+    rows.columns[0].no_wrap = rows.columns[3].no_wrap = True
     for part, differing in vars(found).items():
         if not differing:
-            rows.add_row(f"{part}: the same", "", "")
+            rows.add_row(f"{part}: the same", "", "", "")
             continue
-        rows.add_row(f"{part}:", "", "")
+        rows.add_row(f"{part}:", "", "", "")
         for key, (first, second) in differing.items():
-            rows.add_row(f"  {key}", _text(first), _text(second))
+            rows.add_row(f"  {key}", _text(first), _text(second), _change(first, second))
     console().print(rows)
+
+
+def _change(first: Any, second: Any) -> str:
+    """By how much a number has become larger, relatively; nothing for what is no number."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (first, second))
+    if not numbers or not first or not math.isfinite(second / first):
+        return ""
+    return f"{100 * (second - first) / abs(first):+.3g} %"
 
 
 def reproduce(
