@@ -65,7 +65,7 @@ def write_report(run: Run | Path) -> Path:
     their order. A section that fails is replaced by what went wrong and logged: a picture is not worth a run.
     """
     if isinstance(run, Path):
-        run = _opened(run)
+        run = opened(run)
     material = Material(run)
     built_in = (_section(title, order, make, material) for order, title, make in SECTIONS)
     sections = sorted((*filter(None, built_in), *_of_callbacks(run)), key=lambda section: section.order)
@@ -89,7 +89,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
     if twice is not None:
         raise InputError(f"{twice.name} is given twice; name each run once")
     require_writable(path.parent, "--output")
-    runs = comparison.Runs([Material(_opened(folder)) for folder in folders])
+    runs = comparison.Runs([Material(opened(folder)) for folder in folders])
     made = (_section(title, 0, make, runs) for title, make in comparison.SECTIONS)
     names = dict.fromkeys(material.run.name for material in runs.materials)
     title = " · ".join(names)
@@ -130,7 +130,8 @@ def _problem(title: str, error: Exception) -> Markup:
     )
 
 
-def _opened(folder: Path) -> Run:
+def opened(folder: Path) -> Run:
+    """The run in a folder with its trained model, from where it was saved or else from the last checkpoint."""
     run = open_run(folder)
     if (folder / MODEL).is_dir():
         run.model = Model.load(folder / MODEL)
