@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Data,
         Decoder,
         Encoder,
+        Format,
         Memory,
         Reconstruction,
         Regulariser,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         split_rows,
     )
     from groundstate.errors import InputError
+    from groundstate.formats import Reader, Writer
     from groundstate.hooks import Section, hookimpl
     from groundstate.inference import Solution, Solved
     from groundstate.model import Model
@@ -67,12 +69,14 @@ __all__ = [
     "DataInfo",
     "Decoder",
     "Encoder",
+    "Format",
     "InputError",
     "Memory",
     "Model",
     "NonNegative",
     "NormBound",
     "Problem",
+    "Reader",
     "Reconstruction",
     "Regulariser",
     "Section",
@@ -87,6 +91,7 @@ __all__ = [
     "Term",
     "Tracker",
     "Transform",
+    "Writer",
     "__version__",
     "fingerprint",
     "hookimpl",
@@ -112,6 +117,7 @@ _MODULES = {
         "Data",
         "Decoder",
         "Encoder",
+        "Format",
         "Memory",
         "Reconstruction",
         "Regulariser",
@@ -134,6 +140,7 @@ _MODULES = {
         "split_rows",
     ),
     "errors": ("InputError",),
+    "formats": ("Reader", "Writer"),
     "hooks": ("Section", "hookimpl"),
     "inference": ("Solution", "Solved"),
     "model": ("Model",),

@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
+import numpy as np
 import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ from groundstate.structure import LinearMap, ProblemStructure, Structure
 
 if TYPE_CHECKING:
     from groundstate.data import DataInfo, Splits
+    from groundstate.formats import Reader, Writer
     from groundstate.inference import Kernel
     from groundstate.problem import Problem
 
@@ -465,6 +467,25 @@ class Data(Plugin, ABC):
         """Shapes and sizes without reading it all, for ``check``. Missing files raise InputError here too."""
 
 
+class Format(Plugin):
+    """A format of files that ``encode`` reads inputs from or writes codes to, or both.
+
+    suffixes: of its files' names, lower-case with the dot; the first is that of files it creates. streams: what
+    ``create`` gives holds no more than some blocks in memory, however many codes it is given.
+
+    ``open(path)``, optional: a Reader of the file's inputs; InputError where it is not of this format.
+    ``create(path, shape, dtype)``, optional: a Writer of codes of this shape, (samples, *code_shape), to a new file
+    at path, whose name may end otherwise.
+    """
+
+    kind = "format"
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    streams: ClassVar[bool] = True
+
+    open: Callable[[Path], Reader] | None = None
+    create: Callable[[Path, tuple[int, ...], np.dtype[Any]], Writer] | None = None
+
+
 class Callback(Plugin):
     """Follows a run through the hooks of ``groundstate.hooks`` (each method marked with ``hookimpl``)."""
 
@@ -489,6 +510,7 @@ KINDS: Mapping[str, type[Plugin]] = {
         Solver,
         Backend,
         Data,
+        Format,
         Tracker,
         Callback,
     )

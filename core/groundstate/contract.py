@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from groundstate.components import KINDS, Callback, Encoder, Plugin, Term
+from groundstate.components import KINDS, Callback, Encoder, Format, Plugin, Term
 from groundstate.errors import nearest
 from groundstate.hooks import PROJECT, RunSpec
 
@@ -22,6 +22,7 @@ POSITIONAL = {
     "solver": {"init": 2, "step": 2, "refuses": 1},
     "backend": {"available": 0, "prepare": 1, "kernel": 1, "shard": 1, "reduce": 1, "share": 1},
     "data": {"load": 1, "describe": 0},
+    "format": {"open": 1, "create": 3},
 }
 """How many arguments the core gives to a kind's methods, beside self."""
 
@@ -54,6 +55,8 @@ def class_faults(cls: object, kind: str) -> list[str]:
         faults += _encoder_faults(cls)
     if kind == "backend" and not isinstance(inspect.getattr_static(cls, "available"), classmethod):
         faults.append("available must be a classmethod: it is asked before anything is made")
+    if issubclass(cls, Format):
+        faults += _format_faults(cls)
     if issubclass(cls, Callback):
         faults += _callback_faults(cls)
     return faults
@@ -128,6 +131,14 @@ def _by_name_faults(cls: type[Term], name: str) -> Iterator[str]:
     for parameter in parameters:
         if parameter.kind in nameless:
             yield f"{name} asks for '{parameter}', but what it needs is read off its parameters' names: name them"
+
+
+def _format_faults(cls: type[Format]) -> Iterator[str]:
+    if cls.open is None and cls.create is None:
+        yield "implements neither open nor create; it must read or write files"
+    wrong = [suffix for suffix in cls.suffixes if not suffix.startswith(".") or suffix != suffix.lower()]
+    if not cls.suffixes or wrong:
+        yield "suffixes must name the endings of its files, lower-case with the dot, e.g. ('.npy',)"
 
 
 def _callback_faults(cls: type[Callback]) -> Iterator[str]:

@@ -1,54 +1,251 @@
-"""Encode a file of inputs to a file of codes in constant memory."""
+"""Encode any number of inputs in constant memory: to one file, or to a folder of shards that a kill cannot tear."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from groundstate.data import require_finite
-from groundstate.errors import InputError
-from groundstate.files import replacing
+from groundstate.components import Format
+from groundstate.data import Batch
+from groundstate.errors import InputError, RunError, relative
+from groundstate.files import replacing, require_writable, write_json
+from groundstate.formats import Formats, Inputs
 from groundstate.model import Model
+from groundstate.overlap import Behind, made_ahead
+
+MANIFEST = "_manifest.json"  # readers of a folder as one data set pass over names that begin so
+SHARD_BYTES = 1 << 26  # of dense codes in one shard
+Progress = Callable[[int, int], None]
+
+SAID = {
+    "model": "the model is another one, or has been trained since",
+    "inputs": "the inputs are other ones, or have changed since",
+}
+"""What a manifest that does not fit means, where naming the two values tells a person nothing."""
 
 
-def encode_file(
-    model: Model,
-    source: Path,
-    target: Path,
-    *,
-    batch_size: int = 1000,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[int, ...]:
-    """Codes of the inputs in ``source`` (.npy, (samples, *input_shape)) as ``target`` (.npy, float); their shape.
+@dataclass(frozen=True)
+class Encoded:
+    """What was written: ``shards`` files in or at ``output`` with codes of shape (samples, *code_shape).
 
-    The inputs are memory-mapped and the codes written as they come. progress(done, samples) is called after
-    each batch. The target appears only when it is whole.
+    kept: codes that were there from an interrupted run before. seconds: of this run.
     """
-    if source.suffix != ".npy" or target.suffix != ".npy":
-        raise InputError(f"encode reads and writes .npy files, not {source.name} → {target.name}")
+
+    output: Path
+    shape: tuple[int, ...]
+    shards: int
+    kept: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of codes: those of inputs first … first + samples − 1."""
+
+    file: str
+    first: int
+    samples: int
+
+
+def encode(
+    model: Model,
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    formats: Formats | None = None,
+    batch_size: int = 1000,
+    shard_rows: int | None = None,
+    progress: Progress | None = None,
+) -> Encoded:
+    """Write the codes of all inputs, in order; memory does not grow with their number.
+
+    inputs: files, folders or patterns (see ``formats.Inputs``). output: a file, by its suffix, or a folder of
+    shards. A file appears when it is whole. A folder is gone on with when it is asked for again with the same
+    model and inputs; its manifest, written whole after each shard, says what it holds. batch_size: inputs that are
+    solved together. shard_rows: codes per shard, by default 64 MiB of dense ones. progress(done, samples) is called
+    after each batch. Raises InputError before anything is written; RunError on a full disk.
+    """
+    began = time.monotonic()
+    formats = formats if formats is not None else Formats()
+    source = Inputs(inputs, formats, model.shapes.input_shape)
     try:
-        inputs = np.load(source, mmap_mode="r")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{source} cannot be read as .npy: {error}") from error
-    expected = model.shapes.input_shape
-    if inputs.ndim < 2 or tuple(inputs.shape[1:]) != expected:
+        job = _Job(model, source, formats.writer(output), batch_size, progress)
+        rows = shard_rows if shard_rows is not None else max(1, SHARD_BYTES // (job.code_values * job.dtype.itemsize))
+        folder = output.is_dir() or not formats.writes(output)
+        kept = shards = 0
+        with _disk_faults(output, resumable=folder):
+            if folder:
+                kept, shards = _into_folder(job, output, rows)
+            else:
+                _into_file(job, output, rows)
+                shards = 1
+    finally:
+        source.close()
+    return Encoded(output, (len(source), *model.shapes.code_shape), shards, kept, time.monotonic() - began)
+
+
+def _into_file(job: _Job, output: Path, rows: int) -> None:
+    if not output.absolute().parent.is_dir():
+        raise InputError(f"the folder {relative(output.absolute().parent)} does not exist")
+    if len(job.inputs) > rows and not job.format.streams:
         raise InputError(
-            f"{source} has shape {inputs.shape}; this model takes (samples, {', '.join(map(str, expected))})"
+            f"{relative(output)}: one file of this format is made in memory, and {len(job.inputs):,} codes are too "
+            "many; give a folder, which gets a file for each part of them"
         )
-    if not target.parent.is_dir():
-        raise InputError(f"the folder {target.parent} does not exist")
-    shape = (len(inputs), *model.shapes.code_shape)
-    dtype = np.float64 if model.dtype == torch.float64 else np.float32
-    with replacing(target) as temporary:
-        codes = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
-        for first in range(0, len(inputs), batch_size):
-            x = torch.from_numpy(np.array(inputs[first : first + batch_size], dtype=dtype))
-            require_finite(x, str(source), first)
-            codes[first : first + len(x)] = model.encode(x).cpu().numpy()
-            if progress is not None:
-                progress(min(first + batch_size, len(inputs)), len(inputs))
-        codes.flush()
-    return shape
+    job.write([Shard(output.name, 0, len(job.inputs))], output.absolute().parent, lambda whole: None)
+
+
+def _into_folder(job: _Job, folder: Path, rows: int) -> tuple[int, int]:
+    """Codes that were there already, and the number of shards in all."""
+    require_writable(folder, "--output")
+    starts = range(0, len(job.inputs), rows)
+    digits = max(5, len(str(len(starts) - 1)))
+    suffix = job.format.suffixes[0]
+    shards = [
+        Shard(f"codes-{number:0{digits}}{suffix}", first, min(rows, len(job.inputs) - first))
+        for number, first in enumerate(starts)
+    ]
+    manifest = job.manifest() | {"shard_rows": rows}
+    done = _there(folder, manifest)
+    kept = sum(shard.samples for shard in shards if shard.file in done)
+
+    def record(shard: Shard | None) -> None:
+        if shard is not None:
+            size = (folder / shard.file).stat().st_size
+            done[shard.file] = {"file": shard.file, "first": shard.first, "samples": shard.samples, "bytes": size}
+        complete = len(done) == len(shards)
+        listed = [done[one.file] for one in shards if one.file in done]
+        write_json(folder / MANIFEST, manifest | {"complete": complete, "shards": listed})
+
+    if len(done) < len(shards):
+        for torn in folder.glob(".*.tmp"):  # what a kill left of an unfinished shard
+            torn.unlink()
+        record(None)
+        job.write([shard for shard in shards if shard.file not in done], folder, record)
+    return kept, len(shards)
+
+
+def _there(folder: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The shards that the folder's manifest names, by file. InputError where they are of something else."""
+    path = folder / MANIFEST
+    where = relative(folder.absolute())
+    if not path.is_file():
+        if any(not entry.name.startswith(".") for entry in folder.iterdir()):
+            raise InputError(f"the folder {where} holds other files; give a new or an empty one")
+        return {}
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        shards = {shard["file"]: shard for shard in before["shards"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{relative(path.absolute())} is no manifest of encode; give another folder") from error
+    other = [key for key in manifest if before.get(key) != manifest[key]]
+    if other:
+        key = other[0]
+        why = SAID.get(key, f"{key.replace('_', ' ')} was {_plain(before.get(key))} and is {_plain(manifest[key])}")
+        raise InputError(f"{where} holds codes that these cannot be added to: {why}; give another folder, or remove it")
+    return {
+        name: shard
+        for name, shard in shards.items()
+        if (folder / name).is_file() and (folder / name).stat().st_size == shard["bytes"]
+    }
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is encoded, how it is written, and in which blocks."""
+
+    model: Model
+    inputs: Inputs
+    format: Format
+    batch_size: int
+    progress: Progress | None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float64 if self.model.dtype == torch.float64 else np.float32)
+
+    @property
+    def code_values(self) -> int:
+        return int(np.prod(self.model.shapes.code_shape))
+
+    def manifest(self) -> dict[str, Any]:
+        """What has to be the same for shards to stand beside each other."""
+        return {
+            "model": model_digest(self.model),
+            "inputs": self.inputs.digest,
+            "samples": len(self.inputs),
+            "format": type(self.format).__name__,
+            "options": self.format.config.model_dump(mode="json"),
+            "code_shape": list(self.model.shapes.code_shape),
+            "dtype": self.dtype.name,
+        }
+
+    def write(self, shards: Sequence[Shard], folder: Path, written: Callable[[Shard], None]) -> None:
+        """Read, solve and write at the same time; ``written`` is told of each shard when it is whole."""
+        done = len(self.inputs) - sum(shard.samples for shard in shards)
+        for shard in shards:
+            shape = (shard.samples, *self.model.shapes.code_shape)
+            assert self.format.create is not None
+            with (
+                replacing(folder / shard.file) as temporary,
+                closing(self.format.create(temporary, shape, self.dtype)) as writer,
+                Behind() as behind,
+            ):
+                for first, x in made_ahead(self._blocks(shard)):
+                    behind(writer.append, self._codes(x, first))
+                    done += len(x)
+                    if self.progress is not None:
+                        self.progress(done, len(self.inputs))
+            written(shard)
+
+    def _blocks(self, shard: Shard) -> Iterator[tuple[int, Tensor]]:
+        """Blocks end with their shard, so that a shard's numbers are the same whenever it is made."""
+        end = shard.first + shard.samples
+        for first in range(shard.first, end, self.batch_size):
+            yield first, self.inputs.read(first, min(first + self.batch_size, end), self.dtype)
+
+    def _codes(self, x: Tensor, first: int) -> np.ndarray[Any, Any]:
+        # Seeded by the block's place: an encoder that draws noise gives the same codes after an interruption.
+        generator = torch.Generator(self.model.device).manual_seed(first)
+        batch = Batch({"x": x}).to(self.model.device, self.model.dtype)
+        with torch.no_grad():
+            code = self.model.infer_batch(batch, certify=False, generator=generator).code
+        return code.cpu().numpy()
+
+
+def model_digest(model: Model) -> str:
+    """SHA-256 of what determines a model's codes: its parts' configs and every number in them."""
+    found = hashlib.sha256(f"{model.shapes}{model.dtype}".encode())
+    for part in (*model.components.values(), model.solver):
+        found.update(f"{type(part).__qualname__}{part.config!r}".encode())
+    for name, value in model.state_dict().items():
+        found.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+@contextmanager
+def _disk_faults(output: Path, *, resumable: bool) -> Iterator[None]:
+    """A full disk in one sentence that says what is kept."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        kept = "the finished shards are kept and the same command goes on" if resumable else "nothing was kept"
+        raise RunError(f"{relative(output.absolute())} cannot be written: {error.strerror}; {kept}") from error

@@ -33,6 +33,7 @@ KINDS = (
     "solver",
     "backend",
     "data",
+    "format",
     "tracker",
     "callback",
 )

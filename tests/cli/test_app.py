@@ -50,6 +50,12 @@ def test_a_run_from_training_to_codes(small: Path, groundstate: Cli) -> None:
     assert np.load("x-codes.npy").shape == (7, 8)
     assert groundstate("encode", run / "model", "x.npy", "-o", "z.npy", "--batch-size", 2).code == 0
     np.testing.assert_allclose(np.load("z.npy"), np.load("x-codes.npy"), rtol=1e-4, atol=1e-6)
+    sharded = groundstate("encode", run, "x.npy", "-o", "shards", "--write", "type=npz", "--shard-rows", 3, "--json")
+    assert sharded.code == 0, sharded.err
+    assert json.loads(sharded.out)["shards"] == 3
+    refused = groundstate("encode", run, "x.npy", "-o", "shards", "--write", "typ=npz")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "did you mean" in refused.err or "known:" in refused.err
 
     reported = groundstate("report", run)
     assert reported.code == 0, reported.err

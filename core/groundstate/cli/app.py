@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from groundstate.cli import INTERRUPTED, authoring, bench, runs, sweep
+from groundstate.cli import INTERRUPTED, authoring, bench, encoding, runs, sweep
 from groundstate.cli.output import console, print_json
 from groundstate.errors import InputError, relative
 
@@ -38,6 +38,7 @@ app.add_typer(authoring.app, name="plugins")
 app.add_typer(runs.app, name="runs")
 app.command("sweep")(sweep.sweep)
 app.command("bench")(bench.bench)
+app.command("encode")(encoding.encode)
 app.command("reproduce")(runs.reproduce)
 app.command("sync")(runs.sync)
 
@@ -124,24 +125,6 @@ def check(config: Config, overrides: Overrides = None, as_json: Json = False, lo
         from groundstate.cli.checked import show
 
         show(report, console())
-
-
-@app.command()
-def encode(
-    model: ModelName,
-    inputs: Annotated[Path, typer.Argument(metavar="INPUT", help="Inputs, (samples, …) in a .npy file.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The codes' .npy file; by default INPUT-codes.npy.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Inputs in memory at a time.")] = 1000,
-) -> None:
-    """Write the codes of a file of inputs."""
-    from groundstate.api import load
-    from groundstate.encode import encode_file
-
-    target = output if output is not None else inputs.with_name(f"{inputs.stem}-codes.npy")
-    shape = encode_file(load(model), inputs, target, batch_size=batch_size)
-    print(f"{relative(target)}: {' × '.join(map(str, shape))}")
 
 
 @app.command()

@@ -91,6 +91,9 @@ def snippet(entry: Entry, schema: Mapping[str, Any], example: Mapping[str, Any] 
     if entry.kind == SYSTEM:
         return f'extends = "groundstate:{entry.name}"\n'
     lines = [f"[{_table(entry)}]", f"type = {_toml(entry.name)}"]
+    if entry.kind == "format":
+        # No config names one: the command line does, key by key.
+        lines = [f"# groundstate encode … --read type={entry.name} --read KEY=VALUE, the same with --write"]
     definitions = schema.get("$defs", {})
     for name, field in schema.get("properties", {}).items():
         about = f"  # {field['description']}" if "description" in field else ""

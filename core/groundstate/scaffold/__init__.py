@@ -29,6 +29,7 @@ SUMMARIES: Mapping[str, str] = {
     "solver": "Proximal gradient descent",
     "backend": "PyTorch on the processor, with a set number of threads",
     "data": "Points on two rings",
+    "format": "Numbers in lines of text",
     "tracker": "A line per epoch in a text file",
     "callback": "Ends a phase when the validation energy stops falling",
 }

@@ -1,0 +1,1 @@
+"""File formats that inputs are read from and codes written to."""
