@@ -77,7 +77,8 @@ def figures(found: Runs) -> Markup:
         split, _, rest = name.partition("/")
         whole = split not in summary.SPLITS
         values = [one.get(name) for one in tables]
-        best = min((v for v in values if v is not None), default=None) if name.endswith("/error") else None
+        told = [value for value in values if value is not None]
+        best = min(told) if name.endswith("/error") and len(set(told)) > 1 else None
         cells = [
             (summary.cell(name if whole else rest, value, material.model), best is not None and value == best)
             for value, material in zip(values, found.materials, strict=True)

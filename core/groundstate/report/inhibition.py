@@ -142,13 +142,13 @@ def _packed(parts: list[Any]) -> tuple[dict[int, tuple[float, float]], float]:
     places: dict[int, tuple[float, float]] = {}
     x, y, row = 0.0, 20.0, 0.0
     for part in parts:
-        side = min(WIDTH, TILE * (1.2 + 1.9 * len(part) ** 0.5))
+        side = min(WIDTH, TILE * (1 + 1.7 * len(part) ** 0.5))
         if x and x + side > WIDTH:
             x, y, row = 0.0, y + row, 0.0
         layout = networkx.kamada_kawai_layout(part, weight=None, scale=(side - TILE) / 2)
-        below = max(float(dy) for _, dy in layout.values()), min(float(dy) for _, dy in layout.values())
-        tall = below[0] - below[1] + TILE
+        top = min(float(dy) for _, dy in layout.values())
+        tall = max(float(dy) for _, dy in layout.values()) - top + TILE
         for node, (dx, dy) in layout.items():
-            places[node] = (x + side / 2 + float(dx), y + 2 + TILE / 2 + float(dy) - below[1])
-        x, row = x + side, max(row, tall + 6)
+            places[node] = (x + side / 2 + float(dx), y + 2 + TILE / 2 + float(dy) - top)
+        x, row = x + side + TILE, max(row, tall + 8)
     return places, y + row

@@ -22,7 +22,9 @@ CLOSELY = 2000
 SHOWN = 12
 """Samples that are shown one by one."""
 SECONDS = 2.0
-"""After so long no further batch is begun: a slow solver's codes are looked at on fewer samples, which is said."""
+"""For looking at codes: a slow solver's are looked at on fewer samples, which is said."""
+LEAST = 20
+"""Samples that a further batch is worth."""
 BATCHES = (100, 400, 500)
 """Samples of the first batch, of the second, and of each later one."""
 KEPT = 2**22
@@ -123,12 +125,15 @@ def observe(model: Model, splits: Splits, seed: int) -> Observed:
 
 
 def _in_time(samples: int) -> Iterator[Tensor]:
-    """Row numbers up to ``samples``, batch by batch, while there is time."""
+    """Row numbers up to ``samples``, batch by batch, as many as fit into the time at the pace so far."""
     began, first = time.monotonic(), 0
     for number in itertools.count():
-        if first >= samples or (first and time.monotonic() - began > SECONDS):
-            return
         size = BATCHES[min(number, len(BATCHES) - 1)]
+        if first:
+            passed = time.monotonic() - began
+            size = min(size, int((SECONDS - passed) * first / max(passed, 1e-9)))
+        if first >= samples or size < LEAST:
+            return
         yield torch.arange(first, min(first + size, samples))
         first += size
 

@@ -61,6 +61,7 @@ def energies(material: Material) -> Markup | None:
             f"lowest that each reached: from {number(descent.above[0], 3)} at iteration {descent.iterations[0]} to 0 "
             f"at iteration {descent.iterations[-1]}.",
         )
+    ascending = [name for name, term in terms.items() if _ascending(term)]
     numbered = [phase.name for phase in timeline.phases]
     return render(
         "energies",
@@ -70,10 +71,16 @@ def energies(material: Material) -> Markup | None:
         spacing=timeline.mark_spacing(),
         inference=inference,
         learning=material.run.config.learning,
+        ascending=ascending,
         samples=descent.samples if descent is not None else 0,
     )
 
 
 def _title(name: str, term: Term) -> str:
-    ascending = [parameter for parameter, _, spec in term.declared() if spec.direction == "ascend"]
+    ascending = _ascending(term)
     return f"{name} ({', '.join(ascending)} ascends)" if ascending else name
+
+
+def _ascending(term: Term) -> list[str]:
+    """The parameters of a term that ascend the energy."""
+    return [name for name, _, spec in term.declared() if spec.direction == "ascend"]
