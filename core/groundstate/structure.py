@@ -96,6 +96,15 @@ class LinearMap:
             gram = d @ d.T if d.shape[0] <= d.shape[1] else d.T @ d
             return float(torch.linalg.eigvalsh(gram)[-1].clamp_min(0))
 
+    def angles(self, rows: Tensor) -> Tensor:
+        """The angle in radians between each unit's encoder row, (units, n), and its column of D: (units,), float64.
+
+        Rolfe & LeCun 2013 tell part-units (below 0.5) from categorical-units (above 0.7) by it.
+        """
+        with torch.no_grad():
+            cosine = torch.cosine_similarity(rows.double(), self.matrix.T.double(), dim=1)
+            return cosine.clamp(-1, 1).arccos()
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemStructure:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
-from groundstate.components import Context, Decoder
+from groundstate.components import ConfigPath, Context, Decoder
+from groundstate.errors import Fault, InputError
 from groundstate.parameters import NormBound
 from groundstate.structure import LinearMap
 
@@ -33,6 +36,12 @@ class LinearDecoder(Decoder):
         initialise: Literal["random", "data"] = Field(
             "random", description="first columns: random directions, or training samples with noise"
         )
+        seed: int | None = Field(
+            None, ge=0, lt=2**32, description="draws the random directions; by default the run's seed does"
+        )
+        dictionary: ConfigPath | None = Field(
+            None, description="a .npy file with the first columns, (n, units), in place of initialise"
+        )
         noise: float = Field(
             0.1, ge=0, description="norm of the noise added to a sample that starts a column, over the sample's norm"
         )
@@ -43,8 +52,12 @@ class LinearDecoder(Decoder):
     def build(self, context: Context) -> None:
         """Make D with unit columns. Without a sample to look at (``initialise = "data"``) they are random."""
         self._input_shape = context.input_shape
-        columns = context.randn(context.inputs, self.config.units)
-        if self.config.initialise == "data" and context.sample is not None:
+        columns = self._random(context)
+        if self.config.dictionary is not None:
+            columns = self._read(self.config.dictionary, tuple(columns.shape))
+            # a saved model holds the matrix and must load where the file is not
+            self.config = self.config.model_copy(update={"dictionary": None})
+        elif self.config.initialise == "data" and context.sample is not None:
             columns = self._from_samples(context.sample, context.generator, columns)
         columns = columns / columns.norm(dim=0).clamp_min(torch.finfo(columns.dtype).tiny)
         constraint = NormBound((0,), sphere=self.config.constraint == "sphere")
@@ -54,6 +67,22 @@ class LinearDecoder(Decoder):
             constraint=None if self.config.constraint == "none" else constraint,
             unit_dims=(1,),
         )
+
+    def _random(self, context: Context) -> Tensor:
+        if self.config.seed is None:
+            return context.randn(context.inputs, self.config.units)
+        own = torch.Generator().manual_seed(self.config.seed)
+        return torch.randn(context.inputs, self.config.units, generator=own)
+
+    def _read(self, path: Path, shape: tuple[int, ...]) -> Tensor:
+        try:
+            matrix = np.load(path)
+        except (OSError, ValueError) as error:
+            raise InputError(Fault(f"{path} cannot be read as .npy: {error}", "dictionary")) from error
+        if matrix.shape != shape or not np.isfinite(matrix).all():
+            message = f"{path} holds {matrix.shape}; the dictionary is {shape}, (n, units), of finite numbers"
+            raise InputError(Fault(message, "dictionary"))
+        return torch.from_numpy(matrix.astype(np.float32))
 
     def _from_samples(self, sample: Tensor, generator: torch.Generator, random: Tensor) -> Tensor:
         """Distinct samples as columns, each with noise; blank ones are passed over, and all return in a new

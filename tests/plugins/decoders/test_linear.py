@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from groundstate.components import Context
+from groundstate.errors import InputError
 from groundstate.parameters import NormBound
 from groundstate_plugins.decoders.linear import LinearDecoder
 
@@ -103,3 +106,30 @@ def test_pruning_keeps_columns_and_counts_them() -> None:
 def test_bad_fields_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         LinearDecoder(**{"units": 5} | wrong)
+
+
+def test_a_seed_of_its_own_draws_the_same_columns_in_every_run() -> None:
+    columns = []
+    for run_seed in (0, 1):
+        decoder = LinearDecoder(units=4, seed=5)
+        decoder.build(Context((3,), (4,), torch.Generator().manual_seed(run_seed)))
+        columns.append(decoder.dictionary)
+    assert torch.equal(*columns)
+
+
+def test_the_first_columns_come_from_a_file_that_a_saved_model_does_not_need(tmp_path: Path) -> None:
+    matrix = np.random.default_rng(0).standard_normal((3, 4))
+    np.save(tmp_path / "d.npy", matrix)
+    decoder = LinearDecoder(units=4, dictionary=tmp_path / "d.npy")
+    decoder.build(Context((3,), (4,), torch.Generator()))
+    np.testing.assert_allclose(decoder.dictionary.detach(), matrix / np.linalg.norm(matrix, axis=0), rtol=1e-6)
+    assert decoder.config.dictionary is None
+
+
+@pytest.mark.parametrize("content", [np.ones((4, 3)), np.full((3, 4), np.nan), None])
+def test_a_file_that_holds_no_such_dictionary_is_refused(tmp_path: Path, content: np.ndarray | None) -> None:
+    path = tmp_path / "d.npy"
+    if content is not None:
+        np.save(path, content)
+    with pytest.raises(InputError, match=r"d\.npy"):
+        LinearDecoder(units=4, dictionary=path).build(Context((3,), (4,), torch.Generator()))
