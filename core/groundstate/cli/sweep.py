@@ -88,6 +88,7 @@ def _show(done: Sweep) -> None:
     outcome = _outcome(done)
     keys = list(done.record["search"]["over"])
     rows = table("trial", "state", done.record["search"]["metric"], *keys, "run", numbers=("trial",))
+    rows.columns[-1].no_wrap = True  # its name is what `runs show` takes
     for one in outcome["table"][:SHOWN]:
         value = "–" if one["value"] is None else f"{one['value']:.4g}"
         values = [_text(one["values"].get(key)) for key in keys]

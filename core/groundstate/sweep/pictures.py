@@ -48,7 +48,8 @@ def draw_parallel(path: Path, plan: Plan, trials: Sequence[Trial]) -> None:
             plot.plot(range(len(axes)), heights, color=colour, linewidth=2.4 if best else 0.9, alpha=1 if best else 0.7)
         for at, axis in enumerate(axes):
             axis.draw(plot, at)
-        plot.set_title(f"{len(shown)} trials; the best, number {shown[0].number}, in orange", loc="left", fontsize=10)
+        said = f"{len(shown)} trials, the better the darker; the best, number {shown[0].number}, in orange"
+        plot.set_title(said, loc="left", fontsize=10)
         _save(figure, path)
 
 
