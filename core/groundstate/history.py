@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -42,8 +43,13 @@ class History:
 
     def flush(self) -> None:
         if self._lines:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n".join(self._lines) + "\n")
+            size = self.path.stat().st_size if self.path.exists() else 0
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write("\n".join(self._lines) + "\n")
+            except OSError:  # a full disk: the lines stay in memory, and none is half written
+                os.truncate(self.path, size)
+                raise
             self._lines.clear()
 
     def truncate(self, count: int) -> None:

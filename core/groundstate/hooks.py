@@ -68,7 +68,7 @@ class RunSpec:
 
     @hookspec
     def epoch_done(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
-        """An epoch ended; metrics are those of the validation split."""
+        """An epoch ended; metrics: of the validation split, and ``constraint/<parameter>``, the share held back."""
 
     @hookspec
     def checkpoint_saved(self, run: Run, path: Path) -> None:

@@ -226,6 +226,24 @@ class Learner:
                 if moved and item.spec.constraint is not None:
                     item.spec.constraint.project_(item.parameter)
 
+    def gradient_norms(self) -> dict[str, float]:
+        """By parameter, the L2 norm of the last step's gradient (after ``clip``); frozen parameters have none."""
+        moving = [(item.name, item.parameter.grad) for item in self.learned if item.parameter.grad is not None]
+        if not moving:
+            return {}
+        norms = torch._foreach_norm([gradient for _, gradient in moving])
+        # one list: a transfer from the device for each would cost more than the norms
+        return dict(zip([name for name, _ in moving], torch.stack(norms).tolist(), strict=True))
+
+    def constraint_activity(self) -> dict[str, float]:
+        """By parameter, the share of it that its constraint holds back, where the constraint tells."""
+        told = {
+            item.name: item.spec.constraint.activity(item.parameter.detach())
+            for item in self.learned
+            if item.spec.constraint is not None
+        }
+        return {name: share for name, share in told.items() if share is not None}
+
     def _set_rates(self, rate: float) -> None:
         base: dict[Direction, float] = {"descend": rate, "ascend": self.config.ascent_rate}
         for direction, optimiser in self.optimisers.items():

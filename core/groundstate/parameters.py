@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 Direction = Literal["descend", "ascend"]
+ROUNDING = 1e-4
+"""How far below its bound, relatively, a projected value may lie."""
 
 
 class Constraint(ABC):
@@ -27,6 +29,10 @@ class Constraint(ABC):
     @abstractmethod
     def violation(self, value: Tensor) -> float:
         """How far outside the set value lies, 0 inside; the unit is that of value's entries."""
+
+    def activity(self, value: Tensor) -> float | None:
+        """The share of value's vectors or entries that the constraint holds back; None where that tells nothing."""
+        return None
 
     def select(self, dim: int, units: Tensor) -> Constraint:
         """The same constraint for the parameter whose axis ``dim`` keeps only ``units``."""
@@ -56,6 +62,12 @@ class NormBound(Constraint):
         excess = torch.linalg.vector_norm(value, dim=self.dims) - self.radius
         return float(excess.abs().max() if self.sphere else excess.clamp_min(0).max())
 
+    def activity(self, value: Tensor) -> float | None:
+        """The share of norms at the radius; on a sphere all of them always are."""
+        if self.sphere:
+            return None
+        return _share(torch.linalg.vector_norm(value, dim=self.dims) >= self.radius * (1 - ROUNDING))
+
 
 @dataclass(frozen=True)
 class NonNegative(Constraint):
@@ -68,6 +80,10 @@ class NonNegative(Constraint):
 
     def violation(self, value: Tensor) -> float:
         return float((-value).clamp_min(0).max())
+
+    def activity(self, value: Tensor) -> float:
+        """The share of entries at 0."""
+        return _share(value <= 0)
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,10 @@ class ParameterSpec:
         for dim in self.unit_dims:
             constraint = constraint.select(dim, units) if constraint is not None else None
         return ParameterSpec(self.direction, self.rate, constraint, self.unit_dims)
+
+
+def _share(true: Tensor) -> float:
+    return float(true.double().mean())
 
 
 def select_units(value: Tensor, dims: tuple[int, ...], units: Tensor) -> Tensor:

@@ -40,6 +40,18 @@ def git_state() -> dict[str, Any] | None:
     return {"commit": commit, "dirty": bool(status)}
 
 
+def uncommitted(limit: int = 1_000_000) -> str | None:
+    """How tracked files differ from the commit, as a diff of ``limit`` characters at most; None where they do not."""
+    command = ["git", "diff", "HEAD", "--no-ext-diff", "--no-color"]
+    try:
+        diff = subprocess.run(command, capture_output=True, timeout=10, check=True).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    if len(diff) > limit:
+        diff = f"{diff[:limit]}\n… cut after {limit:,} of {len(diff):,} characters\n"
+    return diff or None
+
+
 def host() -> dict[str, Any]:
     """The machine, as far as it changes figures."""
     return {

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import secrets
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pluggy
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from groundstate import provenance
@@ -38,7 +39,7 @@ from groundstate.model import Model
 if TYPE_CHECKING:
     from groundstate.inference import Solution
 
-CONFIG, RECORD, METRICS = "config.toml", "run.json", "metrics.jsonl"
+CONFIG, RECORD, METRICS, UNCOMMITTED = "config.toml", "run.json", "metrics.jsonl", "uncommitted.diff"
 CHECKPOINT, MODEL, REPORT = "checkpoint.safetensors", "model", "report.html"
 
 
@@ -156,12 +157,15 @@ class Run:
         """
         self.folder.mkdir(parents=True)
         write_text(self.folder / CONFIG, dump_toml(self.config))
+        if (diff := provenance.uncommitted()) is not None:
+            write_text(self.folder / UNCOMMITTED, diff)
         splits = self.splits.parts()
         self.record = {
             "id": self.id,
             "name": self.name,
             "parent": dict(parent) if parent is not None else None,
             "status": "running",
+            "told": False,
             "created": _now(),
             "ended": None,
             "seed": self.config.seed,
@@ -186,8 +190,8 @@ class Run:
     def execute(self, *, resumed: bool = False) -> None:
         """Train to the end, evaluate, save, report. Raises Interrupted or RunError with the state saved."""
         self.record |= {"status": "running", "ended": None, "error": None}
-        self._write_record()
         try:
+            self._write_record()
             with self._signals():
                 self.hook.run_started(run=self, resumed=resumed)
                 for _ in self.steps():
@@ -202,17 +206,20 @@ class Run:
             self.hook.run_ended(run=self)
         except Exception as error:
             raise RunError(f"{explained(error, self.config)}; the run itself is finished and saved") from error
+        self.record["told"] = True
+        self._write_record()
 
     def _fail(self, error: BaseException) -> None:
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
-        self.history.flush()
         self.record |= {
             "status": "interrupted" if interrupted else "failed",
             "ended": _now(),
             "error": str(error) if isinstance(error, RunError | InputError) else explained(error, self.config),
         }
-        self._save_what_is_whole(error)
-        self._write_record()
+        for keep in (self.history.flush, lambda: self._save_what_is_whole(error), self._write_record):
+            # A full disk, say, which may be the very error: each file then stays as it was.
+            with suppress(OSError, SafetensorError):
+                keep()
         for name, follower in self.plugins.list_name_plugin():
             others = [other for key, other in self.plugins.list_name_plugin() if key != name]
             try:
@@ -221,7 +228,8 @@ class Run:
             except Exception as second:
                 told = f"{type(follower).__name__} failed when it was told: {explained(second, self.config)}"
                 self.record["error"] = f"{self.record['error']}; {told}"
-                self._write_record()
+                with suppress(OSError):
+                    self._write_record()
 
     def _save_what_is_whole(self, error: BaseException) -> None:
         """Save the state that an unforeseen error leaves, where it is a step's end and its numbers are sound."""
@@ -323,6 +331,7 @@ class Run:
         values["samples_per_second"] = speed
         if solution.iterations.numel() and self.model.solver.config.max_iterations:
             values["iterations"] = float(solution.iterations.double().mean())
+        values |= {f"gradient/{name}": norm for name, norm in self.learner.gradient_norms().items()}
         self._add(step, "step", values)
         self.hook.step_done(run=self, step=step, metrics=values)
 
@@ -333,6 +342,7 @@ class Run:
             if source is not None:
                 values = {f"validation/{name}": value for name, value in self._evaluate(source).items()}
             self._keep_best(values)
+        values |= {f"constraint/{name}": share for name, share in self.learner.constraint_activity().items()}
         self._add(self.step, "epoch", values)
         self.history.flush()
         self.hook.epoch_done(run=self, step=self.step, metrics=values)
@@ -495,7 +505,13 @@ def train(
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     run = Run(loaded, output / f"{loaded.config.name}-{stamp}-{secrets.token_hex(2)}")
     run.follow(followers)
-    run.start(parent)
+    try:
+        run.start(parent)
+    except OSError as error:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise InputError(
+            f"output.folder: {run.folder} cannot be written ({error.strerror}); make room, or choose another"
+        ) from error
     run.execute()
     return run
 
@@ -514,16 +530,24 @@ def resume_run(
     """
     changed = changed_config(folder, loaded, allow_changes) if loaded is not None else None
     run = open_run(folder, changed)
-    if run.record["status"] == "finished":
+    if is_over(run.record):
         raise InputError(f"{folder.name} is finished; there is nothing to resume")
     if changed is not None:
         run.require_same_parameters()
-    run.load_checkpoint()
-    if changed is not None:
-        run.note_change()
+    try:
+        run.load_checkpoint()
+        if changed is not None:
+            run.note_change()
+    except OSError as error:
+        raise InputError(f"{folder.name} cannot go on: {folder} cannot be written ({error.strerror})") from error
     run.follow(followers)
     run.execute(resumed=True)
     return run
+
+
+def is_over(record: Mapping[str, Any]) -> bool:
+    """Whether nothing of this run is left to do; one killed before its followers were told ends once more."""
+    return record["status"] == "finished" and bool(record.get("told", True))
 
 
 def changed_config(folder: Path, loaded: LoadedConfig, allow: bool) -> LoadedConfig | None:

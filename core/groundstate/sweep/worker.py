@@ -20,7 +20,7 @@ from typing import Any
 from groundstate.errors import GroundstateError
 from groundstate.history import read_history
 from groundstate.hooks import hookimpl
-from groundstate.run import METRICS, RECORD, Interrupted, Run, resume_run, train
+from groundstate.run import METRICS, RECORD, Interrupted, Run, is_over, resume_run, train
 from groundstate.sweep.study import RUN, Study, Trial
 
 STORAGE = "GROUNDSTATE_SWEEP_STORAGE"
@@ -114,7 +114,7 @@ def _train(folder: Path, number: int, output: Path, parent: Mapping[str, Any], f
     begun = find_trial_run(output, parent, follower.trial.run)
     if begun is None:
         return train(config_file(folder, number), parent=parent, followers=[follower]).folder
-    if json.loads((begun / RECORD).read_text(encoding="utf-8"))["status"] == "finished":
+    if is_over(json.loads((begun / RECORD).read_text(encoding="utf-8"))):
         return begun
     return resume_run(begun, followers=[follower]).folder
 

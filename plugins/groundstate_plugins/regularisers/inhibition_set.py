@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from groundstate.parameters import Constraint, select_units
+from groundstate.parameters import ROUNDING, Constraint, select_units
 
 ROUNDS = 500
 """Newton steps in one stage at most; a handful is the rule."""
@@ -88,6 +88,10 @@ class InhibitionSet(Constraint):
         excess = (flat.sum(1) - self.row_sum).clamp_min(0).max()
         asymmetry = (flat - flat.T).abs().max()
         return float(torch.stack([forbidden, excess, asymmetry, (-flat).clamp_min(0).max()]).max())
+
+    def activity(self, value: Tensor) -> float:
+        """The share of rows whose sum is at the bound."""
+        return float((_square(value).sum(1) >= self.row_sum * (1 - ROUNDING)).double().mean())
 
     def select(self, dim: int, units: Tensor) -> Constraint:
         """The mask keeps these units along one axis; both axes are asked for in turn."""

@@ -11,15 +11,27 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from groundstate.components import Tracker
+from groundstate.history import read_history
 from groundstate.hooks import hookimpl
 from groundstate_plugins.trackers import mlflow_records as records
+from groundstate_plugins.trackers.mlflow_pictures import pictures as records_of_pictures
 from groundstate_plugins.trackers.mlflow_process import SenderProcess, by_hand
 from groundstate_plugins.trackers.mlflow_store import existing_store, page_command, public, store_uri
-from groundstate_plugins.trackers.spool import FOLDER, Delivered, Spool, read_records, spool_file, undelivered
+from groundstate_plugins.trackers.spool import (
+    FOLDER,
+    Delivered,
+    Spool,
+    begun_for,
+    read_records,
+    spool_file,
+    undelivered,
+)
 
 if TYPE_CHECKING:
     from groundstate.run import Run
     from groundstate.sweep import Sweep
+
+PICTURE = "picture"
 
 
 class MlflowTracker(Tracker):
@@ -40,6 +52,9 @@ class MlflowTracker(Tracker):
         tags: dict[str, str] = Field(default_factory=dict, description="further tags of the run")
         log_model: bool = Field(True, description="log the trained model, loadable with mlflow.pyfunc")
         register_as: str | None = Field(None, min_length=1, description="registered model to add a version to")
+        pictures: int = Field(
+            20, ge=0, description="pictures of filters and learned inhibition over the whole run; 0: none"
+        )
         system_metrics: bool = Field(True, description="sample processor and memory every ten seconds")
         wait_seconds: float = Field(30.0, ge=0, description="how long the end of a run waits for delivery")
         patience_seconds: float = Field(
@@ -64,6 +79,9 @@ class MlflowTracker(Tracker):
             self._append(records.start(run, **self._told(run)))
             if run.record.get("parent"):
                 self._append({"op": "parent", **run.record["parent"]})
+        if resumed:
+            self._catch_up(run)
+        self._draw(run)
         self._start_sender(run.folder, system_metrics=self.config.system_metrics)
 
     def _goes_on(self, folder: Path) -> bool:
@@ -98,8 +116,9 @@ class MlflowTracker(Tracker):
         self._metrics("step", step, metrics)
 
     @hookimpl
-    def epoch_done(self, step: int, metrics: Mapping[str, float]) -> None:
+    def epoch_done(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
         self._metrics("epoch", step, metrics)
+        self._draw(run)
         self._flush()
 
     @hookimpl
@@ -148,6 +167,27 @@ class MlflowTracker(Tracker):
         ends = {"finished": "FINISHED", "interrupted": "KILLED"}
         self._end(sweep.folder, ends.get(status, "FAILED"), wait_seconds=self.config.wait_seconds)
 
+    def _catch_up(self, run: Run) -> None:
+        """Record what stands in the run's history up to its checkpoint, and which a kill kept from the spool."""
+        for record in read_history(run.history.path):
+            if record.kind != "final":
+                self._metrics(record.kind, record.step, record.values, round(1000 * record.time))
+
+    def _draw(self, run: Run) -> None:
+        """Pictures of the model at the run's start, and at ``pictures`` epochs of even distance."""
+        last = self._recorded.get(PICTURE, -1)
+        due = last < 0 or (run.step * self.config.pictures // run.steps_in_all) > (
+            last * self.config.pictures // run.steps_in_all
+        )
+        if not self.config.pictures or run.step <= last or not due:
+            return
+        self._recorded[PICTURE] = run.step
+        try:
+            for record in records_of_pictures(run):
+                self._append(record)
+        except OSError as error:
+            self._cannot(error)
+
     def _log_model(self, run: Run) -> None:
         try:
             record = records.model(run, self.config.register_as)
@@ -168,6 +208,8 @@ class MlflowTracker(Tracker):
             if record is not None and record.get("op") == "start":
                 begun = True
                 self._tell_store(record["uri"])
+            if record is not None and record.get("op") == PICTURE:
+                self._recorded[PICTURE] = max(record["step"], self._recorded.get(PICTURE, -1))
             if record is not None and record.get("op") == "metrics":
                 kind = record["kind"]
                 self._recorded[kind] = max(record["step"], self._recorded.get(kind, -1))
@@ -182,13 +224,15 @@ class MlflowTracker(Tracker):
         if uri != public(self.uri):
             _say(f"MLflow: this run goes on in {uri}, where it began, not in {public(self.uri)}")
 
-    def _metrics(self, kind: str, step: int, metrics: Mapping[str, float]) -> None:
+    def _metrics(self, kind: str, step: int, metrics: Mapping[str, float], time: int | None = None) -> None:
         # A resumed run repeats the steps since its checkpoint, to the same values; they are recorded already.
         if not metrics or step <= self._recorded.get(kind, -1):
             return
         self._recorded[kind] = step
         self._remember(kind, metrics)
-        self._append({"op": "metrics", "kind": kind, "step": step, "time": records.now(), "values": dict(metrics)})
+        self._append(
+            {"op": "metrics", "kind": kind, "step": step, "time": time or records.now(), "values": dict(metrics)}
+        )
 
     def _remember(self, kind: str, values: Mapping[str, float]) -> None:
         self._names.update(values)
@@ -291,7 +335,7 @@ def summary(folder: Path) -> str:
     """One line: what of a run is in MLflow, and how to send what is not."""
     delivered = Delivered.load(folder)
     rest = undelivered(folder)
-    store = delivered.tracking_uri or "the store"
+    store = delivered.tracking_uri or begun_for(folder)
     refused = f"; {delivered.refused} were refused ({folder / FOLDER / 'refused.jsonl'})" if delivered.refused else ""
     if not rest:
         return (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groundstate_plugins.trackers.mlflow_logged_model import log_model
+from groundstate_plugins.trackers.mlflow_pictures import images
 from groundstate_plugins.trackers.mlflow_process import by_hand
 from groundstate_plugins.trackers.mlflow_records import RUN_TAG, tag_values, valid_name
 from groundstate_plugins.trackers.mlflow_store import artifact_root, open_store, with_secrets
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
 
-PARENT_TAG = "mlflow.parentRunId"
+PARENT_TAG, IMAGES_TAG = "mlflow.parentRunId", "mlflow.loggedImages"
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 # MLflow's error codes for a request that will be wrong however often it is repeated.
@@ -88,6 +90,7 @@ class Delivery:
             "tags": self._tags,
             "parent": self._parent,
             "artifact": self._artifact,
+            "picture": self._picture,
             "model": self._model,
             "end": self._end,
         }
@@ -138,8 +141,9 @@ class Delivery:
         self._log_params(run_id, record["params"])
         if record["dataset"] is not None:
             self._log_dataset(run_id, record["dataset"])
-        if (self.run_folder / "config.toml").is_file():
-            self.client.log_artifact(run_id, str(self.run_folder / "config.toml"))
+        for file in (self.run_folder / name for name in ("config.toml", "uncommitted.diff")):
+            if file.is_file():
+                self.client.log_artifact(run_id, str(file))
         self.client.log_text(run_id, _installed(), "environment.txt")
 
     def _create_run(self, record: Record) -> None:
@@ -223,6 +227,12 @@ class Delivery:
             raise FileNotFoundError(2, "no such file", str(path))
         log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
         log(self.delivered.run_id, str(path), record.get("to") or None)
+
+    def _picture(self, record: Record) -> None:
+        with tempfile.TemporaryDirectory(prefix="groundstate-picture-") as temporary:
+            images(self.run_folder, record, Path(temporary))
+            self.client.log_artifacts(self.delivered.run_id, temporary, "images")
+        self._tags({"values": {IMAGES_TAG: "True"}})
 
     def _end(self, record: Record) -> None:
         self.client.set_terminated(self.delivered.run_id, record["status"], record["time"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from groundstate_plugins.trackers.mlflow_carried import carry_code, carry_model, requirements
 from groundstate_plugins.trackers.spool import Delivered, Record
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 MODEL_NAME = "model"
-PINNED = ("groundstate", "torch", "numpy", "safetensors", "pydantic", "pluggy", "mlflow")
 
 
 def log_model(client: MlflowClient, run_folder: Path, delivered: Delivered, record: Record) -> None:
@@ -26,7 +25,7 @@ def log_model(client: MlflowClient, run_folder: Path, delivered: Delivered, reco
     logged = _logged_model(client, run_folder, delivered)
     if str(logged.status) != "READY":
         with tempfile.TemporaryDirectory(prefix="groundstate-model-") as temporary:
-            folder = Path(temporary) / "model"
+            folder = Path(temporary) / "logged"
             _save_pyfunc(run_folder, delivered, record, logged, folder)
             client.log_model_artifacts(logged.model_id, str(folder))
         client.finalize_logged_model(logged.model_id, "READY")
@@ -61,6 +60,7 @@ def _save_pyfunc(run_folder: Path, delivered: Delivered, record: Record, logged:
     import numpy as np
     from mlflow.models import Model
 
+    plugins = record.get("distributions", ())
     mlflow.pyfunc.save_model(
         str(folder),
         mlflow_model=Model(
@@ -70,10 +70,11 @@ def _save_pyfunc(run_folder: Path, delivered: Delivered, record: Record, logged:
             run_id=delivered.run_id,
         ),
         python_model=str(Path(__file__).with_name("mlflow_model.py")),
-        artifacts={"model": str(run_folder / record["folder"])},
+        artifacts=carry_model(run_folder / record["folder"], run_folder / "config.toml", folder.with_name("carried")),
+        code_paths=carry_code(plugins, folder.with_name("code")) or None,
         signature=signature(record),
         input_example=np.load(run_folder / record["example"]),
-        pip_requirements=requirements(),
+        pip_requirements=requirements(plugins),
     )
 
 
@@ -92,18 +93,6 @@ def signature(record: Record) -> Any:
         outputs=tensor(record["code_shape"]),
         params=output if record["labels"] else None,
     )
-
-
-def requirements() -> list[str]:
-    """What a fresh environment needs to load the model, pinned to the versions in use."""
-    pinned = []
-    for name in PINNED:
-        try:
-            # "2.6.0+cpu" is a build of 2.6.0 that package indexes do not know by that name.
-            pinned.append(f"{name}=={version(name).partition('+')[0]}")
-        except PackageNotFoundError:
-            continue
-    return pinned
 
 
 def _link(client: MlflowClient, run_id: str, model_id: str, step: int) -> None:

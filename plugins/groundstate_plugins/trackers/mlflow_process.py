@@ -67,4 +67,4 @@ class SenderProcess:
 
 def by_hand(run_folder: Path) -> str:
     """The command that sends what is not delivered yet."""
-    return f"python -m {MODULE} {shlex.quote(str(run_folder))}"
+    return f"groundstate sync {shlex.quote(str(run_folder))}"

@@ -201,5 +201,15 @@ def model(run: Run, register_as: str | None) -> Record | None:
         "code_shape": list(shapes.code_shape),
         "labels": any(getattr(term, "predict", None) is not None for term in run.model.terms.values()),
         "register_as": register_as,
+        "distributions": _distributions(run),
         "step": run.step,
     }
+
+
+def _distributions(run: Run) -> list[str]:
+    """The distributions whose plugins the model is made of."""
+    from groundstate.loading import LOADED
+
+    parts = (*run.model.components.values(), run.model.solver, run.model.backend)
+    entries = (LOADED.get(type(part)) for part in parts)
+    return sorted({entry.source.distribution for entry in entries if entry and entry.source.distribution})

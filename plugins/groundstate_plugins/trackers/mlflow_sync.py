@@ -8,7 +8,7 @@ from pathlib import Path
 
 from groundstate_plugins.trackers.mlflow_process import BLOCKED, DONE
 from groundstate_plugins.trackers.mlflow_sender import SETTINGS, Sender, redirect
-from groundstate_plugins.trackers.spool import Delivered, read_records, sender_lock, spool_file, undelivered
+from groundstate_plugins.trackers.spool import Delivered, begun_for, read_records, sender_lock, spool_file, undelivered
 
 PATIENCE = 5.0
 """Seconds to try a store that is away."""
@@ -25,7 +25,7 @@ def sync(folders: Sequence[Path], to: str | None = None) -> Iterator[tuple[Path,
     away: set[str] = set()
     waiting = [folder for folder in folders if spool_file(folder).is_file() and undelivered(folder)]
     for folder in sorted(waiting, key=lambda folder: (_has_parent(folder), folder)):
-        store = Delivered.load(folder).tracking_uri or _begun_for(folder)
+        store = Delivered.load(folder).tracking_uri or begun_for(folder)
         if to is None and store in away:
             yield folder, False, f"{undelivered(folder)} records wait: {store} is away"
             continue
@@ -48,11 +48,6 @@ def _deliver(folder: Path, to: str | None) -> tuple[bool, str]:
         return True, f"all {known.records} records are in {known.tracking_uri}, run {known.run_id}"
     reason = known.problem if code == BLOCKED else sender.problem
     return False, f"{undelivered(folder)} records are not delivered: {reason}"
-
-
-def _begun_for(folder: Path) -> str:
-    first = next((record for record, _ in read_records(spool_file(folder))), None) or {}
-    return str(first.get("uri", ""))
 
 
 def _has_parent(folder: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -37,7 +38,7 @@ class Spool:
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._drop_torn_line()
         self._lines: list[bytes] = []
-        self._written_at = 0.0
+        self._written_at = -math.inf
 
     def _drop_torn_line(self) -> None:
         # A process that was killed while it wrote leaves half a line; appending to it would spoil the next.
@@ -157,6 +158,12 @@ class Delivered:
 
     def save(self, run_folder: Path) -> None:
         write_json(self.file(run_folder), asdict(self))
+
+
+def begun_for(run_folder: Path) -> str:
+    """The store that the run was begun for, '' where it has not begun."""
+    first = next((record for record, _ in read_records(spool_file(run_folder))), None) or {}
+    return str(first.get("uri", ""))
 
 
 def undelivered(run_folder: Path) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from groundstate.data import Splits, TensorSource, fingerprint
+from groundstate.history import History
 from groundstate_plugins.trackers.mlflow import MlflowTracker
 
 CONFIG = """\
@@ -55,6 +57,9 @@ class FakeModel:
     def __init__(self) -> None:
         self.shapes = Shapes()
         self.terms = nn.ModuleDict({"classification": Labeller()})
+        self.energy = SimpleNamespace(terms={})
+        self.components: dict[str, Any] = {}
+        self.decoder = self.solver = self.backend = None
 
     def encode(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([2 * x, x.new_zeros(len(x), UNITS - INPUTS)], 1)
@@ -76,6 +81,11 @@ class FakeRun:
     phase: str = "features"
     metrics: dict[str, float] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
+    steps_in_all: int = 500
+
+    @property
+    def history(self) -> History:
+        return History(self.folder / "metrics.jsonl")
 
     def metrics_at(self, step: int) -> dict[str, float]:
         return {"energy": 1.0 / step, "energy/sparsity": 0.5 / step, "rate": 1e-3}
@@ -90,7 +100,7 @@ class FakeRun:
     def end_epoch(self, tracker: MlflowTracker) -> None:
         values = {"validation/energy": 2.0 / self.step}
         self.metrics |= values
-        tracker.epoch_done(self.step, values)
+        tracker.epoch_done(self, self.step, values)
 
     def finish(self, tracker: MlflowTracker) -> None:
         self.metrics |= {"test/classification/error": 0.25}

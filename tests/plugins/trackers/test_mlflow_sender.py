@@ -114,7 +114,7 @@ def test_not_a_number_and_infinity_arrive(silent: None, make_run: MakeRun, store
     tracker = MlflowTracker(uri=store, wait_seconds=0, log_model=False)
     tracker.run_started(run, False)
     tracker.step_done(1, {"a": float("nan"), "b": float("inf")})
-    tracker.epoch_done(1, {"c": 1.0})
+    tracker.epoch_done(run, 1, {"c": 1.0})
     tracker.run_failed(run, ValueError("diverged"))
     assert send(run) == DONE
     found = seen(run.id)
@@ -310,13 +310,13 @@ def test_a_dead_server_costs_nothing_and_gets_everything_later(
         time.sleep(0.005)
     run.step = 300
     began = time.perf_counter()
-    tracker.epoch_done(300, {"validation/energy": 1.0})
+    tracker.epoch_done(run, 300, {"validation/energy": 1.0})
     times.append(time.perf_counter() - began)
     # a busy machine may stop any call for a moment; waiting for a server would show as seconds
     assert sorted(times)[int(0.95 * len(times))] < 5e-3
     assert max(times) < 0.1
     run.finish(tracker)
-    assert f"python -m groundstate_plugins.trackers.mlflow_sender {run.folder}" in capsys.readouterr().err
+    assert f"groundstate sync {run.folder}" in capsys.readouterr().err
     assert undelivered(run.folder) > 300
 
     start_server()

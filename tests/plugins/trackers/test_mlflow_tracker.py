@@ -79,7 +79,7 @@ def test_a_metric_may_be_a_tensor_or_not_finite(make_run: Callable[..., Any], ma
     run, tracker = make_run(), make_tracker()
     tracker.run_started(run, False)
     tracker.step_done(1, {"a": torch.tensor(0.5), "b": float("nan"), "c": float("inf")})
-    tracker.epoch_done(1, {})
+    tracker.epoch_done(run, 1, {})
     values = spooled(run)[0]["values"]
     assert (values["a"], values["c"]) == (0.5, float("inf"))
     assert values["b"] != values["b"]
@@ -222,7 +222,7 @@ def test_the_summary_tells_how_to_send_the_rest(
     run.finish(tracker)
     said = capsys.readouterr().err.strip()
     assert "\n" not in said
-    assert f"python -m groundstate_plugins.trackers.mlflow_sender {run.folder}" in said
+    assert f"groundstate sync {run.folder}" in said
     Delivered(offset=spool_file(run.folder).stat().st_size, records=9, run_id="abc", refused=2).save(run.folder)
     assert "all 9 records" in summary(run.folder)
     assert "2 were refused" in summary(run.folder)
