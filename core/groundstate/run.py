@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import secrets
 import shutil
@@ -41,6 +42,11 @@ if TYPE_CHECKING:
 
 CONFIG, RECORD, METRICS, UNCOMMITTED = "config.toml", "run.json", "metrics.jsonl", "uncommitted.diff"
 CHECKPOINT, MODEL, REPORT = "checkpoint.safetensors", "model", "report.html"
+
+
+ROUNDING_OF_HOST, ROUNDING_OF_CODE = ("cpu", "threads", "accelerator"), ("torch", "numpy", "groundstate")
+"""What the last bits of a run depend on, beside its config and data."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -430,6 +436,24 @@ class Run:
         write_text(self.folder / CONFIG, dump_toml(self.config))
         self._write_record()
 
+    def note_machine(self) -> None:
+        """Where the run goes on on what rounds differently: keep it in the record, and warn."""
+        host, versions = provenance.host(), provenance.versions()
+        now = {name: host[name] for name in ROUNDING_OF_HOST} | {name: versions.get(name) for name in ROUNDING_OF_CODE}
+        before = {**self.record["host"], **self.record["versions"]}
+        for moved in self.record.get("moved", ()):
+            before |= {name: to for name, (_, to) in moved["changes"].items()}
+        changes = {name: [before.get(name), value] for name, value in now.items() if before.get(name) != value}
+        if changes:
+            said = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changes.items())
+            self.record["moved"] = [*self.record.get("moved", ()), {"step": self.step, "changes": changes}]
+            logger.warning(
+                "%s goes on, but no longer bit for bit as it would have uninterrupted: %s; "
+                "sums are rounded in another order, all random numbers stay the same",
+                self.id,
+                said,
+            )
+
     def _write_record(self) -> None:
         write_json(self.folder / RECORD, self.record)
 
@@ -538,6 +562,7 @@ def resume_run(
         run.load_checkpoint()
         if changed is not None:
             run.note_change()
+        run.note_machine()
     except OSError as error:
         raise InputError(f"{folder.name} cannot go on: {folder} cannot be written ({error.strerror})") from error
     run.follow(followers)
@@ -556,6 +581,11 @@ def changed_config(folder: Path, loaded: LoadedConfig, allow: bool) -> LoadedCon
     if config_hash(stored) == config_hash(loaded.config):
         return None
     changes = config_changes(stored, loaded.config)
+    if stored.name != loaded.config.name:
+        raise InputError(
+            f"{folder.name} is a run of '{stored.name}', this config is '{loaded.config.name}'; "
+            "name a run of this config, or begin a new one"
+        )
     if not allow:
         said = ", ".join(f"{key} was {_said(old)} and is {_said(new)}" for key, (old, new) in changes.items())
         raise InputError(

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from groundstate.config import load_config
 from groundstate.errors import InputError, RunError
 from groundstate.history import read_history
 from groundstate.hooks import hookimpl
@@ -246,3 +247,69 @@ def test_a_diverging_energy_stops_the_run_and_names_the_term(tmp_path: Path) -> 
     model = {"encoder": {"type": "linear"}, "decoder": {"type": "linear", "units": 20, "constraint": "none"}}
     with pytest.raises(RunError, match=r"energy\.\w+ became (nan|inf)"):
         train(config(tmp_path, learning=learning, model=model))
+
+
+def test_a_resume_with_other_threads_says_what_is_no_longer_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = train(config(tmp_path / "whole"))
+    interrupted_at(config(tmp_path / "cut"), 7, monkeypatch)
+    (folder,) = (tmp_path / "cut").iterdir()
+    before = torch.get_num_threads()
+    loaded = load_config(config(tmp_path / "cut", backend={"type": "cpu", "threads": 2}))
+    try:
+        run = resume_run(folder, loaded, allow_changes=True)
+    finally:
+        torch.set_num_threads(before)
+    assert "threads was 1 and is 2" in caplog.text
+    assert "no longer bit for bit" in caplog.text
+    assert run.record["moved"] == [{"step": 7, "changes": {"threads": [1, 2]}}]
+    assert steps_of(run) == steps_of(whole)
+    for name, value in weights(whole).items():
+        torch.testing.assert_close(weights(run)[name], value, rtol=1e-2, atol=1e-3)
+
+
+def test_a_resume_on_the_same_machine_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupted_at(config(tmp_path), 7, monkeypatch)
+    (folder,) = tmp_path.iterdir()
+    assert "moved" not in resume_run(folder).record
+    assert caplog.text == ""
+
+
+def test_a_run_killed_before_its_end_was_told_ends_once_more(tmp_path: Path) -> None:
+    class Told:
+        ended = 0
+
+        @hookimpl
+        def run_ended(self) -> None:
+            self.ended += 1
+
+    run = train(config(tmp_path))
+    record = json.loads((run.folder / "run.json").read_text())
+    assert record["told"]
+    (run.folder / "run.json").write_text(json.dumps({**record, "told": False}))
+    before, told = weights(run), Told()
+    again = resume_run(run.folder, followers=[told])
+    assert told.ended == 1
+    assert_same(before, weights(again))
+    assert steps_of(again) == list(range(1, 34))
+
+
+def test_a_run_of_another_config_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted_at(config(tmp_path), 7, monkeypatch)
+    (folder,) = tmp_path.iterdir()
+    other = load_config(config(tmp_path, name="other", seed=5))
+    with pytest.raises(InputError, match=r"is a run of 'small', this config is 'other'; name a run of this config"):
+        resume_run(folder, other)
+
+
+def test_gradients_and_constraints_are_measured(tmp_path: Path) -> None:
+    run = train(config(tmp_path))
+    records = list(read_history(run.folder / "metrics.jsonl"))
+    step = next(record for record in records if record.kind == "step")
+    assert step.values["gradient/decoder.dictionary"] > 0
+    assert "gradient/classification.weight" not in step.values  # the first phase has no task
+    last = [record for record in records if record.kind == "epoch"][-1]
+    assert 0 <= last.values["constraint/decoder.dictionary"] <= 1

@@ -43,7 +43,7 @@ class Killed:
         folder.mkdir()
         (folder / "pace.py").write_text(PACE)
         (folder / "registry.toml").write_text(REGISTRY)
-        config = small(folder / "runs", {"type": "mlflow", "wait_seconds": 60}, epochs)
+        config = small(folder / "runs", {"type": "mlflow", "wait_seconds": 300}, epochs)
         config["learning"]["checkpoint_seconds"] = 0.3
         config["callbacks"] = {"pace": {"type": "pace"}, "progress": {"type": "progress"}}
         (folder / "config.toml").write_text(tomli_w.dumps(config))
@@ -73,7 +73,7 @@ class Killed:
                 if self.kills < kills and self._kill(process, size):
                     self.kills += 1
                     continue
-                assert process.wait(300) == 0, (self.folder / "log").read_text()[-2000:]
+                assert process.wait(900) == 0, (self.folder / "log").read_text()[-2000:]
             assert len(self.runs) <= 1
             return self.runs[0]
 

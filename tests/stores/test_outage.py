@@ -141,7 +141,7 @@ def make_proxy() -> Iterator[Callable[[str], Proxy]]:
 
 
 def tracked(folder: Path, uri: str, epochs: int, pace: Pace, **options: Any) -> Run:
-    tracking = {"type": "mlflow", "uri": uri, "wait_seconds": 90, "system_metrics": False, **options}
+    tracking = {"type": "mlflow", "uri": uri, "wait_seconds": 300, "system_metrics": False, **options}
     return train(small(folder, tracking, epochs), followers=[pace])
 
 

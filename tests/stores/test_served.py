@@ -72,7 +72,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
     (folder / "plugins" / "halved.py").write_text(HALVED)
     (folder / "plugins" / "registry.toml").write_text(REGISTRY)
     store = f"sqlite:///{folder / 'mlflow.db'}"
-    tracking = {"type": "mlflow", "uri": store, "register_as": "digits", "wait_seconds": 120}
+    tracking = {"type": "mlflow", "uri": store, "register_as": "digits", "wait_seconds": 500}
     config = small(folder / "runs", tracking)
     config["energy"]["small"] = {"type": "halved", "weight": 0.01}
     run = train({**config, "plugins": [str(folder / "plugins" / "registry.toml")]})

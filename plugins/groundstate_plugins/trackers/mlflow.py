@@ -16,7 +16,7 @@ from groundstate.hooks import hookimpl
 from groundstate_plugins.trackers import mlflow_records as records
 from groundstate_plugins.trackers.mlflow_pictures import pictures as records_of_pictures
 from groundstate_plugins.trackers.mlflow_process import SenderProcess, by_hand
-from groundstate_plugins.trackers.mlflow_store import existing_store, page_command, public, store_uri
+from groundstate_plugins.trackers.mlflow_store import brief, existing_store, page_command, public, store_uri
 from groundstate_plugins.trackers.spool import (
     FOLDER,
     Delivered,
@@ -342,7 +342,8 @@ def summary(folder: Path) -> str:
             f"MLflow: all {delivered.records} records are in {store}, run {delivered.run_id}{refused}; "
             "`groundstate ui` opens it"
         )
-    reason = f" ({delivered.problem})" if delivered.problem else ""
+    reason = delivered.problem or brief(delivered.trouble)
+    reason = f" ({reason})" if reason else ""
     return (
         f"MLflow: {rest} records are not delivered to {store} yet{reason}; "
         f"they are kept, and `{by_hand(folder)}` sends them{refused}"

@@ -51,13 +51,28 @@ def judged(error: Exception) -> Exception:
 
     if isinstance(error, (Refused, Blocked, Away)):
         return error
+    if away := _database_is_away(error):
+        return Away(away)
     if isinstance(error, MlflowException):
         return Refused(error.message) if error.error_code in FINAL else Away(error.message)
+    if isinstance(error, ModuleNotFoundError):
+        return Blocked(f"the store needs the Python package '{error.name}', which is not installed here")
     if isinstance(error, FileNotFoundError):
         return Refused(f"{error.filename} is not there")
     if isinstance(error, OSError):  # connection errors, time-outs (requests' too), a full disk
         return Away(f"{type(error).__name__}: {error}")
     return Refused(f"{type(error).__name__}: {error}")
+
+
+def _database_is_away(error: BaseException | None) -> str:
+    """What the driver says where a database is down or its disk is full; MLflow reports that in several ways."""
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    while error is not None:
+        if isinstance(error, (OperationalError, InterfaceError)):
+            return str(error.orig).strip()
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 class Delivery:

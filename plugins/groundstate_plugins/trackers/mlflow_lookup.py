@@ -44,6 +44,8 @@ def _logged_model(client: MlflowClient, name: str, store: str) -> LoggedModel:
         return client.get_logged_model(_model_id(client, name.removeprefix("models:/").strip("/")))
     if name.startswith("runs:/"):
         run = client.get_run(name.removeprefix("runs:/").split("/")[0])
+        if RUN_TAG not in run.data.tags:
+            raise InputError(f"'{name}' is a run of something else: groundstate did not record it")
     else:
         run = _tagged_run(client, name, store)
     outputs = sorted(run.outputs.model_outputs if run.outputs is not None else [], key=lambda out: out.step)

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -35,7 +36,7 @@ from groundstate_plugins.trackers.spool import (
 PERIOD = 2.0  # seconds between two deliveries of metrics
 POLL = 0.2
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0
-NICENESS = 10
+NICENESS = 5
 USAGE = 2
 
 # MLflow's own client waits minutes on a server that is away, deaf to all else; the sender has its own pauses.
@@ -49,6 +50,28 @@ SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "OMP_NUM_THREADS": "1",
 }
+
+
+class Needed:
+    """Whether a sender is still needed: while its run goes on, and ``patience`` seconds after."""
+
+    def __init__(self, spool: Path, parent: int | None, patience: float) -> None:
+        self.spool, self.parent, self.patience = spool, parent, patience
+        self._over_since: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.parent is not None and os.getppid() == self.parent
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come."""
+        return not self.alive or has_ended(self.spool)
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        self._over_since = (self._over_since or now) if self.over else None
+        return self._over_since is None or now - self._over_since < self.patience
 
 
 class Sender:
@@ -72,13 +95,11 @@ class Sender:
 
     def run(self) -> int:
         """Deliver until the run is over and everything is in the store, or patience ends."""
-        wait, closing_since = 0.0, None
+        wait, needed = 0.0, Needed(self.spool, self.parent, self.patience)
         while True:
-            alive = self.parent is not None and os.getppid() == self.parent
-            closing = not alive or has_ended(self.spool)
-            closing_since = (closing_since or time.monotonic()) if closing else None
+            goes_on, closing = needed(), needed.over
             try:
-                if alive:
+                if needed.alive:
                     self._sample_machine()
                     self._open()
                 drained = self._send_pending(at_once=closing)
@@ -90,16 +111,24 @@ class Sender:
             except (Away, OSError) as error:  # OSError: how far it has come cannot be written
                 self.problem = str(error)
                 self._note(f"MLflow is away: {error}")
+                self._keep_trouble(self.problem)
                 wait = min(max(FIRST_WAIT, 2 * wait), LONGEST_WAIT)
             except (Blocked, Refused) as error:
                 self.delivery.delivered.problem = str(error)
                 self.delivery.save()
                 self._note(str(error))
                 return BLOCKED
-            if closing_since is not None and time.monotonic() - closing_since >= self.patience:
+            if not goes_on:
                 self._note(f"gave up; {undelivered(self.run_folder)} records are not delivered")
                 return GAVE_UP
             time.sleep(wait or POLL)
+
+    def _keep_trouble(self, trouble: str) -> None:
+        """For the run's last words; where the disk is full they must do without."""
+        if trouble != self.delivery.delivered.trouble:
+            self.delivery.delivered.trouble = trouble
+            with suppress(OSError):
+                self.delivery.save()
 
     def _send_pending(self, *, at_once: bool) -> bool:
         """Deliver whole records from where the last delivery ended; True when none is left."""
@@ -175,7 +204,8 @@ class Sender:
 
     def _advance(self, end: int, lines: int) -> None:
         delivered = self.delivery.delivered
-        delivered.offset, delivered.records, delivered.problem = end, delivered.records + lines, ""
+        delivered.offset, delivered.records = end, delivered.records + lines
+        delivered.problem = delivered.trouble = ""
         self.delivery.save()
 
     def _sample_machine(self) -> None:
@@ -235,7 +265,9 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     if given.parent is not None:
         os.nice(NICENESS)
-    with sender_lock(given.run, wait_seconds=given.patience if given.parent is not None else 0.0) as held:
+    # The sender of an earlier, killed process of this run may still be at work; it is waited for while needed.
+    waits = Needed(spool_file(given.run), given.parent, given.patience if given.parent is not None else 0.0)
+    with sender_lock(given.run, waits) as held:
         if not held:
             print(f"another process is sending the records of {given.run}", file=sys.stderr)
             return GAVE_UP

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from groundstate.errors import Fault, InputError, nearest
+from groundstate_plugins.trackers.mlflow_records import shortened
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,6 +72,19 @@ def _sqlite_file(uri: str) -> Path:
 def public(uri: str) -> str:
     """The address without user and password, fit for files and messages."""
     return re.sub(r"^([^/]+://)[^/]*@", r"\1", uri)
+
+
+def brief(trouble: str) -> str:
+    """Why a store is away, in the few words of it that a person needs."""
+    for sign, meaning in (
+        ("Connection refused", "nothing listens there"),
+        ("resolve", "there is no such host"),
+        ("timed out", "it does not answer in time"),
+        ("error responses", "it answers with errors"),
+    ):
+        if sign in trouble:
+            return meaning
+    return shortened(trouble.strip().partition("\n")[0], 200)
 
 
 def with_secrets(uri: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from groundstate_plugins.trackers.mlflow_process import BLOCKED, DONE
 from groundstate_plugins.trackers.mlflow_sender import SETTINGS, Sender, redirect
+from groundstate_plugins.trackers.mlflow_store import brief
 from groundstate_plugins.trackers.spool import Delivered, begun_for, read_records, sender_lock, spool_file, undelivered
 
 PATIENCE = 5.0
@@ -46,7 +47,7 @@ def _deliver(folder: Path, to: str | None) -> tuple[bool, str]:
     known = Delivered.load(folder)
     if code == DONE:
         return True, f"all {known.records} records are in {known.tracking_uri}, run {known.run_id}"
-    reason = known.problem if code == BLOCKED else sender.problem
+    reason = known.problem if code == BLOCKED else brief(sender.problem)
     return False, f"{undelivered(folder)} records are not delivered: {reason}"
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -129,7 +129,7 @@ class Delivered:
 
     offset: bytes of the spool that are delivered. records: how many lines that is. steps: the last step
     delivered by kind of metric. refused: records that the store would not take. problem: why nothing can
-    be delivered until a person acts, else empty.
+    be delivered until a person acts, else empty. trouble: why the last attempt failed, where the next may succeed.
     """
 
     offset: int = 0
@@ -142,6 +142,7 @@ class Delivered:
     system_samples: int = 0
     refused: int = 0
     problem: str = ""
+    trouble: str = ""
 
     @staticmethod
     def file(run_folder: Path) -> Path:
@@ -173,9 +174,8 @@ def undelivered(run_folder: Path) -> int:
 
 
 @contextmanager
-def sender_lock(run_folder: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
-    """Whether this process may send for the run; another one that does is waited for so long at most."""
-    deadline = time.monotonic() + wait_seconds
+def sender_lock(run_folder: Path, waits: Callable[[], bool] = lambda: False) -> Iterator[bool]:
+    """Whether this process may send for the run; another one that does is waited for as long as ``waits``."""
     with (run_folder / FOLDER / "sender.lock").open("a") as file:
         while True:
             try:
@@ -183,7 +183,7 @@ def sender_lock(run_folder: Path, wait_seconds: float = 0.0) -> Iterator[bool]:
                 held = True
             except BlockingIOError:
                 held = False
-            if held or time.monotonic() >= deadline:
+            if held or not waits():
                 break
             time.sleep(0.1)
         yield held
