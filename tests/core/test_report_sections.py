@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.calibration import calibration_curve
 from tests.core.test_report import material_of, plain
 
 from groundstate.components import Code, Context, Encoder, Term
 from groundstate.model import Model
-from groundstate.report import groups, inhibition, labels, recurrent, trees, variational
+from groundstate.report import groups, inhibition, iterates, labels, trees, variational
 from groundstate.report.observe import Labels
 from groundstate.report.words import number, percent
 from groundstate.structure import Groups
@@ -51,7 +53,7 @@ def built(term: Term, units: int, encoder: Encoder | None = None) -> Model:
 def test_energy_by_step_is_that_of_the_encoder_stopped_there(tmp_path: Path) -> None:
     x = normal(20, SIDE * SIDE)
     model = built(L1(weight=0.05, non_negative=True), 24, Recurrent(steps=4))
-    found = recurrent.follow(material_of(model, x, (SIDE, SIDE), tmp_path))
+    found = iterates.follow(material_of(model, x, (SIDE, SIDE), tmp_path))
     assert found is not None
     assert model.encoder is not None
     for step in range(4):
@@ -76,7 +78,7 @@ def test_units_are_told_apart_by_the_angle_of_row_and_column(tmp_path: Path) -> 
         other /= other.norm(dim=1, keepdim=True)
         rows.copy_(turned.cos()[:, None] * column + turned.sin()[:, None] * other)
         model.get_parameter("encoder.threshold").fill_(-1.0)  # every unit is active
-    words = plain(recurrent.steps(material_of(model, normal(30, SIDE * SIDE), (SIDE, SIDE), tmp_path)))
+    words = plain(iterates.steps(material_of(model, normal(30, SIDE * SIDE), (SIDE, SIDE), tmp_path)))
     assert f"part-units, which the input drives directly. Right of 0.7 ( ◆ , {percent(12 / 24)} )".replace(
         " )", ")"
     ) in (words.replace(" )", ")"))
@@ -85,7 +87,7 @@ def test_units_are_told_apart_by_the_angle_of_row_and_column(tmp_path: Path) -> 
 
 def test_an_encoder_of_one_pass_has_no_steps(tmp_path: Path) -> None:
     model = built(L1(), 6, Gaussian())
-    assert recurrent.steps(material_of(model, normal(5, SIDE * SIDE), (SIDE, SIDE), tmp_path)) is None
+    assert iterates.steps(material_of(model, normal(5, SIDE * SIDE), (SIDE, SIDE), tmp_path)) is None
 
 
 # -- pools and trees ------------------------------------------------------------------------------------
@@ -202,12 +204,12 @@ def test_calibration_error_is_that_of_its_definition() -> None:
     right = draw.random(len(sure)) < 0.8 * sure
     truth = torch.zeros(len(sure), dtype=torch.int64)
     found = labels.reliability(Labels("task", truth, torch.from_numpy((~right).astype(int)), torch.from_numpy(sure)))
-    expected = 0.0
-    for place in range(labels.BINS):
-        low, high = place / labels.BINS, (place + 1) / labels.BINS
-        inside = (sure > low) & (sure <= high)
-        if inside.any():
-            expected += inside.mean() * abs(right[inside].mean() - sure[inside].mean())
+    accuracy, probability = calibration_curve(right, sure, n_bins=labels.BINS)
+    np.testing.assert_allclose(found.accuracy, accuracy, rtol=1e-12)
+    np.testing.assert_allclose(found.probability, probability, rtol=1e-12)
+    edges = np.linspace(0, 1, labels.BINS + 1)
+    share = [((low < sure) & (sure <= high)).mean() for low, high in itertools.pairwise(edges)]
+    expected = sum(of * abs(a - p) for of, a, p in zip(filter(None, share), accuracy, probability, strict=True))
     assert found.error == pytest.approx(expected, rel=1e-9)
     assert found.count.sum() == len(sure)
     assert found.right == pytest.approx(right.mean())
@@ -220,6 +222,4 @@ def test_the_strongest_pairs_make_a_graph(tmp_path: Path) -> None:
     html = str(inhibition.inhibition(material_of(model, normal(20, SIDE * SIDE), (SIDE, SIDE), tmp_path)))
     said = re.search(r'aria-label="(Graph [^"]*)"', html)
     assert said is not None
-    assert said[1].startswith(
-        "Graph of the 5 strongest entries of S between 10 units, drawn by their filters: 5 groups"
-    )
+    assert said[1].startswith("Graph of the 5 strongest entries of S between 10 units, drawn by their filters: 5 sets")

@@ -130,7 +130,7 @@ def _graph(key: str, shown: Dictionary | None, matrix: Tensor) -> Markup | None:
             thumbnail(axes, tiles[unit], x, y, TILE)
         alt = (
             f"Graph of the {len(links)} strongest entries of S between {graph.number_of_nodes()} units, drawn by their "
-            f"filters: {count(len(parts), 'group')} of units hang together, of {len(parts[0])} units at most."
+            f"filters: {count(len(parts), 'set')} of units hang together, of {len(parts[0])} units at most."
         )
         return svg(figure, f"{key}-graph", alt)
 

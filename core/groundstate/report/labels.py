@@ -101,15 +101,14 @@ class Reliability:
 
 def reliability(labels: Labels) -> Reliability:
     """The calibration of a task's likeliest class."""
-    from sklearn.calibration import calibration_curve
-
     assert labels.confidence is not None
     hit = (labels.truth == labels.predicted).numpy()
     sure = labels.confidence.double().clamp(0, 1).numpy()
-    accuracy, probability = calibration_curve(hit, sure, n_bins=BINS, strategy="uniform", pos_label=True)
-    # the bins of calibration_curve: edge < value ≤ next edge
-    count = np.bincount(np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], sure), minlength=BINS)
-    count = count[count > 0]
+    place = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], sure)  # a bin: edge < value ≤ next edge
+    count = np.bincount(place, minlength=BINS)
+    there = count > 0
+    accuracy, probability = (np.bincount(place, one, BINS)[there] / count[there] for one in (hit, sure))
+    count = count[there]
     error = float((count * np.abs(accuracy - probability)).sum() / count.sum())
     return Reliability(probability, accuracy, count, error, float(sure.mean()), float(hit.mean()))
 

@@ -78,7 +78,7 @@ def steps(material: Material) -> Markup | None:
     if found.error is not None:
         pictures.append(_by_step("steps-error", "share of wrong labels", across, found.error))
     return render(
-        "recurrent",
+        "iterates",
         pictures=pictures,
         steps=count,
         samples=found.samples,
