@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from tests.stores.conftest import Process, assert_all_there, free_port, small
 
 import groundstate
@@ -23,6 +24,7 @@ from groundstate_plugins.trackers.spool import Delivered
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")
 
+COMPOSE = Path(__file__).parents[2] / "docs" / "compose.yaml"
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 BUCKET = "groundstate"
 
@@ -120,3 +122,19 @@ def test_a_database_and_s3_behind_a_tracking_server(
 def test_a_database_without_a_server(tmp_path: Path, postgresql: str, client: Any) -> None:
     found = trained_and_found(postgresql, tmp_path / "runs", client)
     assert found.info.artifact_uri.startswith((tmp_path / "mlartifacts").as_uri())
+
+
+def test_the_compose_file_names_what_it_needs() -> None:
+    """It parses, every service that another waits for is there, and no password is written in it."""
+    tables = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    services = tables["services"]
+    assert services.keys() == {"postgres", "minio", "bucket", "mlflow"}
+    for service in services.values():
+        assert set(service.get("depends_on", ())) <= services.keys()
+        named = {volume.partition(":")[0] for volume in service.get("volumes", ())}
+        assert named <= tables["volumes"].keys()
+        secrets = {key: value for key, value in service.get("environment", {}).items() if "PASSWORD" in key}
+        assert all(str(value).startswith("${") for value in secrets.values())
+    command = services["mlflow"]["entrypoint"][-1]
+    assert "--backend-store-uri" in command
+    assert "--artifacts-destination s3://mlflow" in command

@@ -70,8 +70,10 @@ def _sqlite_file(uri: str) -> Path:
 
 
 def public(uri: str) -> str:
-    """The address without user and password, fit for files and messages."""
-    return re.sub(r"^([^/]+://)[^/]*@", r"\1", uri)
+    """The address without its password, and without a server's user, who may be a token; for files and messages."""
+    if uri.startswith("http"):
+        return re.sub(r"^([^/]+://)[^/]*@", r"\1", uri)
+    return re.sub(r"^([^/]+://[^/:@]*):[^/]*@", r"\1@", uri)
 
 
 def brief(trouble: str) -> str:

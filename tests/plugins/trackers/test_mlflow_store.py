@@ -8,6 +8,7 @@ from groundstate.errors import InputError
 from groundstate_plugins.trackers.mlflow import MlflowTracker
 from groundstate_plugins.trackers.mlflow_store import (
     artifact_root,
+    brief,
     existing_store,
     page_command,
     public,
@@ -94,3 +95,17 @@ def test_the_page_is_served_from_the_store_with_its_artifacts(tmp_path: Path) ->
 def test_the_page_of_a_server_is_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert MlflowTracker.ui(uri="http://tracking.example:5000") == 0
     assert "http://tracking.example:5000" in capsys.readouterr().err
+
+
+def test_why_a_store_is_away_is_said_in_a_few_words() -> None:
+    refused = "API request to http://x failed: HTTPConnectionPool(host='x'): (Caused by ... Connection refused)"
+    assert brief(refused) == "nothing listens there"
+    assert brief("ResponseError('too many 500 error responses')") == "it answers with errors"
+    assert brief("Read timed out. (read timeout=20)") == "it does not answer in time"
+    assert brief("database or disk is full\n[SQL: INSERT …]") == "database or disk is full"
+
+
+def test_a_database_s_user_is_kept_and_its_password_is_not() -> None:
+    assert public("postgresql://ann:secret@host/runs") == "postgresql://ann@host/runs"
+    assert public("postgresql+psycopg2://ann@host:5/runs") == "postgresql+psycopg2://ann@host:5/runs"
+    assert public("https://token@host/x") == public("https://ann:secret@host/x") == "https://host/x"
