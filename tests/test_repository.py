@@ -189,9 +189,12 @@ def normal(distribution: str) -> str:
 def test_what_is_imported_is_required() -> None:
     """Nothing may come in only because a requirement requires it today."""
     required = requirements(PROJECT["dependencies"]) | {"pydantic-core"}  # pydantic pins it and documents its errors
-    sweeps = requirements(PROJECT["optional-dependencies"]["sweep"]) | {
-        "sqlalchemy"
-    }  # the storage that Optuna is given
+    extras = {
+        CORE / "sweep" / "study.py": requirements(PROJECT["optional-dependencies"]["sweep"]),
+        **dict.fromkeys(
+            sources(PLUGINS / "backends" / "native"), requirements(PROJECT["optional-dependencies"]["native"])
+        ),
+    }
     distributions = packages_distributions()
     own = {"groundstate", "groundstate_plugins", *sys.stdlib_module_names}
     loaded_by_pytest = CORE / "testing" / "pytest_plugin.py"
@@ -200,8 +203,7 @@ def test_what_is_imported_is_required() -> None:
         for file in (*sources(CORE), *sources(PLUGINS))
         for module, line in imported(ast.parse(file.read_text(encoding="utf-8")))
         if (package := module.partition(".")[0]) not in (own | {"pytest"} if file == loaded_by_pytest else own)
-        and not {normal(name) for name in distributions.get(package, [])}
-        & (required | sweeps if file == CORE / "sweep" / "study.py" else required)
+        and not {normal(name) for name in distributions.get(package, [])} & (required | extras.get(file, set()))
     }
     assert missing == set()
 

@@ -216,12 +216,11 @@ def _timing(
     tolerance: float,
 ) -> Timing:
     here = batch.to(torch.device("cpu"), torch.float64)
-    encoded = exact.run_encoder(here.x)
     problem = Problem(
         exact.energy,
         here,
         exact.shapes.code_shape,
-        prediction=None if encoded is None else encoded.value.detach(),
+        encoded=exact.run_encoder(here.x),
         tolerance=tolerance,
     )
     with torch.no_grad():
