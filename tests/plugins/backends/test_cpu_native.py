@@ -10,7 +10,7 @@ from torch import nn
 
 from groundstate import infer
 from groundstate.inference import kernel_name
-from groundstate.structure import L1, LeastSquares, LinearMap, ProblemStructure, Ridge, Structure
+from groundstate.structure import L1, Inhibition, LeastSquares, LinearMap, ProblemStructure, Ridge, Structure, Tree
 from groundstate_plugins.backends import cpu_native
 from groundstate_plugins.backends.cpu_native import CpuNative
 from groundstate_plugins.regularisers import l1
@@ -46,6 +46,9 @@ def test_with_numba_it_names_the_forms_that_it_has_kernels_for() -> None:
     [
         ((L1(),), "native lasso"),
         ((L1(non_negative=True), Ridge(weight=0.1)), "native lasso"),
+        ((Tree(parent=torch.tensor([-1, 0])), Ridge()), "native tree"),
+        ((Tree(parent=torch.tensor([-1, 0])), L1()), None),
+        ((Inhibition(matrix=torch.zeros(2, 2), sparsity=1.0),), "native inhibition"),
         ((Ridge(),), None),
         ((), None),
     ],
