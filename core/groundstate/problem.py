@@ -13,7 +13,7 @@ from torch.nn import functional
 from groundstate.components import Code, Memory, needs
 from groundstate.data import Batch
 from groundstate.energy import Energy, Point
-from groundstate.structure import LeastSquares, LinearMap, ProblemStructure, Ridge
+from groundstate.structure import LeastSquares, LinearMap, MaskedLeastSquares, ProblemStructure, Ridge
 
 Step = float | Tensor
 BISECTIONS = 50
@@ -81,17 +81,27 @@ class Problem:
         self.differentiable = differentiable
         self.split = energy.split(tuple(self.weights))
         self.memories = {name: Memory() for name in (*self.split.proxed, "")}
+        self.mask: Tensor | None = None
         self.linear, self.data_weight, self.ridge = self._closed_form()
         self._lipschitz: Lipschitz | None = None
         self._curvature: float | None = None
 
     def _closed_form(self) -> tuple[LinearMap | None, float, float]:
-        """(D, w, ρ) where the smooth part is w·½‖x − Dz‖² + ρ·½‖z‖²; (None, 0, 0) for any other."""
+        """(D, w, ρ) where the smooth part is w·½‖x − Dz‖² + ρ·½‖z‖²; (None, 0, 0) for any other.
+
+        With a mask it is w·½‖m ∘ (x − Dz)‖² + ρ·½‖z‖²: the same with m ∘ x and a dictionary of each sample's own.
+        """
         linear = self.energy.decoder.structure() if self.energy.decoder is not None else None
         data, ridge = 0.0, 0.0
-        for name in self.split.smooth:
-            match self.energy.terms[name].structure():
-                case LeastSquares(weight=weight):
+        forms = [self.energy.terms[name].structure() for name in self.split.smooth]
+        if any(isinstance(form, MaskedLeastSquares) for form in forms):
+            if any(isinstance(form, LeastSquares) for form in forms) or "mask" not in self.batch.fields:
+                return None, 0.0, 0.0
+            if linear is not None:
+                self.mask = self.batch.fields["mask"].to(self.batch.x).flatten(1)
+        for name, form in zip(self.split.smooth, forms, strict=True):
+            match form:
+                case LeastSquares(weight=weight) | MaskedLeastSquares(weight=weight):
                     data += self.weights[name] * weight
                 case Ridge(weight=weight):
                     ridge += self.weights[name] * weight
@@ -101,8 +111,8 @@ class Problem:
 
     @property
     def structure(self) -> ProblemStructure | None:
-        """The problem's form where every part tells its own, else None."""
-        if self.linear is None:
+        """The problem's form where every part tells its own and all samples share it, else None."""
+        if self.linear is None or self.mask is not None:
             return None
         penalties = [
             form.scaled(self.weights[name])
@@ -134,14 +144,15 @@ class Problem:
     # -- value and gradient -------------------------------------------------------------------------
 
     def residual(self, z: Tensor) -> Tensor:
-        """x − Dz, flat: (batch, n), in closed form; (batch, 0) for any other problem.
+        """x − Dz, or m ∘ (x − Dz), flat: (batch, n), in closed form; (batch, 0) for any other problem.
 
         It is affine in z: a solver that keeps the residuals of two codes has that of any point on the line
         through them without another product, and hands it to ``smooth`` and ``value``.
         """
         if self.linear is None:
             return z.new_empty(len(z), 0)
-        return torch.addmm(self.batch.x.flatten(1), z.flatten(1), self.linear.matrix.T, alpha=-1)
+        residual = torch.addmm(self.batch.x.flatten(1), z.flatten(1), self.linear.matrix.T, alpha=-1)
+        return residual if self.mask is None else residual * self.mask
 
     def value(self, z: Tensor, residual: Tensor | None = None) -> Tensor:
         """The energy of each sample, (batch,)."""
@@ -199,6 +210,7 @@ class Problem:
         if self.linear is None:
             return self.smooth(z)[1]
         residual = self.residual(z) if residual is None else residual
+        residual = residual if self.mask is None else residual * self.mask
         gradient = (residual @ self.linear.matrix).view_as(z)
         gradient = gradient * -self.data_weight if self.differentiable else gradient.mul_(-self.data_weight)
         return gradient + self.ridge * z if self.ridge else gradient
@@ -361,7 +373,8 @@ class Problem:
         gap = (fit + (self.penalty(z) - scale * inner)).clamp_min(0)
         if any(self.energy.terms[name].non_negative for name in self.split.proxed):
             gap = torch.where(flat.amin(1) < 0, torch.inf, gap)  # outside the domain
-        half = 0.5 * self.data_weight * torch.linalg.vector_norm(self.batch.x.flatten(1), dim=1).square()
+        x = self.batch.x.flatten(1) if self.mask is None else self.batch.x.flatten(1) * self.mask
+        half = 0.5 * self.data_weight * torch.linalg.vector_norm(x, dim=1).square()
         return Certificate("gap", gap, gap / half.clamp_min(torch.finfo(half.dtype).tiny))
 
     def _dual_scale(self, correlation: Tensor, z: Tensor) -> Tensor:

@@ -30,6 +30,11 @@ class LeastSquares(Structure):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskedLeastSquares(Structure):
+    """weight · ½‖m ∘ (x − decoded)‖², with m the batch's field ``mask``, shaped like x, 0 ≤ m ≤ 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ridge(Structure):
     """weight · ½‖z‖²."""
 
