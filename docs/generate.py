@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from groundstate.cli.described import options
-from groundstate.config import EvaluationConfig, LearningConfig, OutputConfig, PhaseConfig, RunConfig
+from groundstate.components import Learner
+from groundstate.config import EvaluationConfig, OutputConfig, PhaseConfig, RunConfig
 from groundstate.files import write_text
 from groundstate.registry import KINDS, Entry, Registry
 from groundstate.sweep import SweepConfig
@@ -91,7 +92,7 @@ def _plugins_page(entries: list[Entry]) -> str:
 def _config_page() -> str:
     tables: Mapping[str, type[BaseModel]] = {
         "Top level": RunConfig,
-        "`[learning]`": LearningConfig,
+        "`[learning]`": Learner.Config,
         "`[phases.<name>]`": PhaseConfig,
         "`[evaluation]`": EvaluationConfig,
         "`[output]`": OutputConfig,

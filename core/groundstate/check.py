@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundstate.components import Backend, Solver, Stage, Term
+from groundstate.components import Backend, Learner, Solver, Stage, Term
 from groundstate.config import LoadedConfig, Parts, PhaseConfig, assemble
 from groundstate.config.locate import KeyPath
 from groundstate.data import DataInfo
@@ -138,7 +138,7 @@ def _tried(loaded: LoadedConfig, parts: Parts, info: DataInfo) -> CheckReport:
     faults = [*trial.missing_needs(), *declared_faults(trial), *_phase_faults(loaded, trial)]
     if not faults:
         trial.energies(trial.batch(), trial.codes())
-        faults += _solver_faults(loaded, parts, trial)
+        faults += [*_solver_faults(loaded, parts, trial), *_learner_faults(loaded, parts, trial)]
     if faults:
         raise InputError(faults)
     return _report(loaded, parts, trial)
@@ -203,6 +203,14 @@ def _solver_faults(loaded: LoadedConfig, parts: Parts, trial: Trial) -> Iterator
             yield loaded.provenance.fault(path, reason)
 
 
+def _learner_faults(loaded: LoadedConfig, parts: Parts, trial: Trial) -> Iterator[Fault]:
+    """What the learner says of the model."""
+    try:
+        parts.learner.build(trial.model)
+    except InputError as error:
+        yield from loaded.place(error, "learning").faults
+
+
 # -- the report -------------------------------------------------------------------------------------
 
 
@@ -222,7 +230,7 @@ def _report(loaded: LoadedConfig, parts: Parts, trial: Trial) -> CheckReport:
         solver_settings={name: config_of_solver[name] for name in ("start", "max_iterations", "tolerance")},
         terms=tuple(_term(loaded, trial, name, term) for name, term in trial.model.energy.terms.items()),
         parameters=parameters,
-        memory=_memory(loaded, trial, parameters, dtype.itemsize),
+        memory=_memory(loaded, trial, parts.learner, parameters, dtype.itemsize),
         phases=tuple(_phase(loaded, trial, name, phase) for name, phase in config.phases.items()),
         backend=config.backend.type,
         warnings=tuple(_warnings(loaded, parts.backend, info)),
@@ -270,7 +278,7 @@ def _bound(spec: ParameterSpec, value: Tensor) -> str | None:
 
 
 def _memory(
-    loaded: LoadedConfig, trial: Trial, parameters: tuple[ParameterReport, ...], itemsize: int
+    loaded: LoadedConfig, trial: Trial, learner: Learner, parameters: tuple[ParameterReport, ...], itemsize: int
 ) -> MemoryEstimate:
     """Estimated for one batch: what autograd keeps grows with the samples, so two sizes tell its slope."""
     learning = loaded.config.learning
@@ -289,7 +297,8 @@ def _memory(
     return MemoryEstimate(
         parameters=(count + fixed) * itemsize,
         gradients=count * itemsize,
-        optimiser=sum(parameter.count * states[parameter.direction] for parameter in parameters) * itemsize,
+        optimiser=sum(parameter.count * states[parameter.direction] for parameter in parameters) * itemsize
+        + sum(value.nbytes for value in learner.state().values()),
         activations=int(per_sample * learning.batch_size * scale),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -25,9 +25,10 @@ from groundstate.parameters import Constraint, Direction, ParameterSpec, select_
 from groundstate.structure import LinearMap, ProblemStructure, Structure
 
 if TYPE_CHECKING:
-    from groundstate.data import DataInfo, Splits
+    from groundstate.data import Batch, DataInfo, Splits
     from groundstate.formats import Reader, Writer
     from groundstate.inference import Kernel
+    from groundstate.model import Model
     from groundstate.problem import Problem
 
 Stage = Literal["inference", "learning"]
@@ -486,6 +487,71 @@ class Format(Plugin):
     create: Callable[[Path, tuple[int, ...], np.dtype[Any]], Writer] | None = None
 
 
+Optimiser = Literal["adam", "adamw", "sgd"]
+
+
+class Learner(Plugin):
+    """How parameters move, a batch at a time: those that it takes by a rule of its own, all others by gradient.
+
+    The step infers codes, moves what is not taken down or up the gradient of the learning terms, then calls
+    ``update``. A learner that takes none is plain gradient descent.
+    """
+
+    kind = "learner"
+
+    class Config(Plugin.Config):
+        optimiser: Optimiser = Field("adam", description="of the descending parameters")
+        rate: float = Field(1e-3, gt=0, description="learning rate of the descending parameters; > 0")
+        ascent_optimiser: Optimiser = Field("sgd", description="of the ascending parameters")
+        ascent_rate: float = Field(0.01, gt=0, description="learning rate of the ascending parameters; > 0")
+        batch_size: int = Field(100, ge=1, description="samples per step")
+        descend_steps: int = Field(1, ge=1, description="descent steps per batch")
+        ascend_every: int = Field(1, ge=1, description="batches between two ascent steps")
+        clip: float | None = Field(None, gt=0, description="largest norm of the descending gradient; none by default")
+        average: float | None = Field(
+            None,
+            gt=0,
+            lt=1,
+            description="decay per step of a running average of the parameters, which is what is evaluated and "
+            "kept; e.g. 0.999; none by default",
+        )
+        monitor: str | None = Field(
+            None, description="a validation metric, e.g. 'validation/energy'; the best epoch's weights are kept"
+        )
+        monitor_mode: Literal["min", "max"] = Field("min", description="whether lower or higher is better")
+        log_every: int = Field(10, ge=1, description="steps between two records of the metrics")
+        checkpoint_seconds: float = Field(60, ge=0, description="seconds between two checkpoints inside an epoch")
+        sample: int = Field(4096, ge=0, description="training inputs that a component may look at for its start")
+
+    def build(self, model: Model) -> Collection[str]:
+        """Get ready for a built model; the names (in its ``state_dict``) of the parameters that it takes.
+
+        InputError where it cannot learn this model. Called once.
+        """
+        return ()
+
+    def update(
+        self, batch: Batch, code: Tensor, weights: Mapping[str, float], generator: torch.Generator | None
+    ) -> None:
+        """Move the parameters that were taken, in place and within their constraints.
+
+        batch: on the model's device. code: (batch, *code_shape), inferred, without a graph. weights: of the terms
+        that act in learning in this phase. generator: of random numbers that a resume repeats, or None. Not called
+        in a phase that freezes any of them. Sums over the batch go through the backend's ``reduce``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes parameters and must implement update")
+
+    def state(self) -> dict[str, Tensor]:
+        """All that ``update`` keeps between batches; a resume needs it."""
+        return {}
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what ``state`` gave."""
+
+    def select(self, units: Tensor) -> None:
+        """The model keeps only these units of the code: slice what counts them. The model is sliced already."""
+
+
 class Callback(Plugin):
     """Follows a run through the hooks of ``groundstate.hooks`` (each method marked with ``hookimpl``)."""
 
@@ -511,6 +577,7 @@ KINDS: Mapping[str, type[Plugin]] = {
         Backend,
         Data,
         Format,
+        Learner,
         Tracker,
         Callback,
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from groundstate.components import KINDS, Callback, Encoder, Format, Plugin, Term
+from groundstate.components import KINDS, Callback, Encoder, Format, Learner, Plugin, Term
 from groundstate.errors import nearest
 from groundstate.hooks import PROJECT, RunSpec
 
@@ -23,6 +23,7 @@ POSITIONAL = {
     "backend": {"available": 0, "prepare": 1, "kernel": 1, "shard": 1, "reduce": 1, "share": 1},
     "data": {"load": 1, "describe": 0},
     "format": {"open": 1, "create": 3},
+    "learner": {"build": 1, "update": 4, "state": 0, "load_state": 1, "select": 1},
 }
 """How many arguments the core gives to a kind's methods, beside self."""
 
@@ -55,6 +56,8 @@ def class_faults(cls: object, kind: str) -> list[str]:
         faults += _encoder_faults(cls)
     if kind == "backend" and not isinstance(inspect.getattr_static(cls, "available"), classmethod):
         faults.append("available must be a classmethod: it is asked before anything is made")
+    if kind == "learner" and cls.build is not Learner.build and cls.update is Learner.update:  # type: ignore[attr-defined]
+        faults.append("build may take parameters, so it must implement update(batch, code, weights, generator)")
     if issubclass(cls, Format):
         faults += _format_faults(cls)
     if issubclass(cls, Callback):

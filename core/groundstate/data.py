@@ -53,7 +53,12 @@ class DataInfo:
 
 
 class Source(ABC):
-    """Samples that can be read by number, in any order; may be larger than memory."""
+    """Samples that can be read by number, in any order; may be larger than memory.
+
+    slow: reading a batch takes time that a training step can hide; False for what is only looked up in memory.
+    """
+
+    slow: bool = True
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -72,6 +77,10 @@ class Source(ABC):
         """Shape of one input."""
         return tuple(self.read(torch.zeros(1, dtype=torch.int64)).x.shape[1:])
 
+    def order(self, generator: torch.Generator) -> Tensor:
+        """A random order of all sample numbers for one epoch, (samples,) int64; any, where the source says none."""
+        return torch.randperm(len(self), generator=generator)
+
     def batches(self, size: int, *, order: Tensor | None = None, start: int = 0) -> Iterator[Batch]:
         """All samples in batches of ``size`` (the last may be smaller), from batch number ``start``.
 
@@ -84,6 +93,8 @@ class Source(ABC):
 
 class TensorSource(Source):
     """Samples held in memory."""
+
+    slow = False
 
     def __init__(self, **fields: Tensor) -> None:
         if "x" not in fields:

@@ -12,43 +12,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from groundstate.components import Learner, Optimiser
 from groundstate.data import Batch
 from groundstate.energy import Point
 from groundstate.errors import InputError, RunError
 from groundstate.inference import Solution
 from groundstate.model import Model
 from groundstate.parameters import Direction, ParameterSpec, select_units
-
-Optimiser = Literal["adam", "adamw", "sgd"]
-
-
-class LearningConfig(BaseModel):
-    """How parameters learn; one step infers a batch's codes, then moves W down and S up."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    optimiser: Optimiser = Field("adam", description="of the descending parameters")
-    rate: float = Field(1e-3, gt=0, description="learning rate of the descending parameters; > 0")
-    ascent_optimiser: Optimiser = Field("sgd", description="of the ascending parameters")
-    ascent_rate: float = Field(0.01, gt=0, description="learning rate of the ascending parameters; > 0")
-    batch_size: int = Field(100, ge=1, description="samples per step")
-    descend_steps: int = Field(1, ge=1, description="descent steps per batch")
-    ascend_every: int = Field(1, ge=1, description="batches between two ascent steps")
-    clip: float | None = Field(None, gt=0, description="largest norm of the descending gradient; none by default")
-    average: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="decay per step of a running average of the parameters, which is what is evaluated and kept; "
-        "e.g. 0.999; none by default",
-    )
-    monitor: str | None = Field(
-        None, description="a validation metric, e.g. 'validation/energy'; the best epoch's weights are kept"
-    )
-    monitor_mode: Literal["min", "max"] = Field("min", description="whether lower or higher is better")
-    log_every: int = Field(10, ge=1, description="steps between two records of the metrics")
-    checkpoint_seconds: float = Field(60, ge=0, description="seconds between two checkpoints inside an epoch")
-    sample: int = Field(4096, ge=0, description="training inputs that a component may look at for its start")
 
 
 class PhaseConfig(BaseModel):
@@ -82,12 +52,17 @@ class _Learned:
     spec: ParameterSpec
 
 
-class Learner:
-    """Owns the optimisers: one descends, one ascends; one backward pass serves both."""
+class Learning:
+    """Owns the optimisers: one descends, one ascends; one backward pass serves both.
 
-    def __init__(self, model: Model, config: LearningConfig) -> None:
+    learner: moves the parameters that it takes, and says how all others learn.
+    """
+
+    def __init__(self, model: Model, learner: Learner) -> None:
         self.model = model
-        self.config = config
+        self.learner = learner
+        self.config = learner.config
+        self.taken = frozenset(learner.build(model))
         self.steps = 0
         self.moving = False  # from the first parameter that a step moves until its end
         self.phase = PhaseConfig(epochs=1)
@@ -96,6 +71,9 @@ class Learner:
 
     def _collect(self) -> None:
         self.learned = list(learned_parameters(self.model))
+        for item in self.learned:
+            if item.name in self.taken:
+                item.parameter.requires_grad_(False)
         self._refuse_unbounded_ascent()
         self.optimisers: dict[Direction, torch.optim.Optimizer] = {}
         directions: dict[Direction, Optimiser] = {
@@ -105,7 +83,7 @@ class Learner:
         for direction, kind in directions.items():
             groups: dict[float, list[nn.Parameter]] = {}
             for item in self.learned:
-                if item.spec.direction == direction:
+                if item.spec.direction == direction and item.name not in self.taken:
                     groups.setdefault(item.spec.rate, []).append(item.parameter)
             if groups:
                 self.optimisers[direction] = _optimiser(kind, groups, maximize=direction == "ascend")
@@ -127,7 +105,10 @@ class Learner:
                 names = ", ".join(item.name for item in self.learned)
                 raise InputError(f"freeze: no parameter begins with '{prefix}'; there are: {names}")
         for item in self.learned:
-            item.parameter.requires_grad_(not item.name.startswith(tuple(phase.freeze)) if phase.freeze else True)
+            item.parameter.requires_grad_(item.name not in self.taken and not self._frozen(item.name))
+
+    def _frozen(self, name: str) -> bool:
+        return name.startswith(tuple(self.phase.freeze))
 
     def start_average(self) -> None:
         """Begin the running average at the parameters as they are (at the start of a phase)."""
@@ -189,6 +170,10 @@ class Learner:
             point = self.model.point(batch, solution, generator)
             energies = self._descend(point, learning, ascend=repeat == 0)
         assert solution is not None
+        if self.taken and not any(self._frozen(name) for name in self.taken):
+            self.moving = True
+            with torch.no_grad():
+                self.learner.update(batch, solution.code.detach(), learning, generator)
         if self.average and self.config.average is not None:
             torch._foreach_lerp_(
                 [self.average[item.name] for item in self.learned],
@@ -258,10 +243,13 @@ class Learner:
         for item in self.learned:
             for key, value in self._state_of(item).items():
                 tensors[f"{item.name}/{key}"] = value
+        tensors |= {f"learner/{name}": value for name, value in self.learner.state().items()}
         return tensors | {f"average/{name}": value for name, value in self.average.items()}
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         self.steps = int(tensors["steps"])
+        own = {name.removeprefix("learner/"): value for name, value in tensors.items() if name.startswith("learner/")}
+        self.learner.load_state(own)
         self.average = {
             item.name: tensors[f"average/{item.name}"].to(item.parameter.device)
             for item in self.learned
@@ -270,13 +258,15 @@ class Learner:
         for item in self.learned:
             prefix = f"{item.name}/"
             found = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-            if found:
+            if found and item.name not in self.taken:
                 device = item.parameter.device
                 self.optimisers[item.spec.direction].state[item.parameter] = {
                     key: value.clone().to(device) for key, value in found.items()
                 }
 
     def _state_of(self, item: _Learned) -> dict[str, Tensor]:
+        if item.name in self.taken:
+            return {}
         state = self.optimisers[item.spec.direction].state.get(item.parameter, {})
         return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
@@ -290,6 +280,8 @@ class Learner:
             if item.name in self.average:
                 kept[f"average/{item.name}"] = select_units(self.average[item.name], item.spec.unit_dims, units)
         self.model.select(units)
+        self.learner.select(units)
+        kept |= {f"learner/{name}": value for name, value in self.learner.state().items()}
         self._collect()
         self.load_state(kept)
         self.start_phase(self.phase)

@@ -47,7 +47,7 @@ class Model(nn.Module):
     """Composes an energy and infers its codes.
 
     ``build`` makes the parameters once the input's shape is known. A module like any other: its parameters
-    can be trained in anyone's loop, but see ``learning.Learner`` for directions and constraints.
+    can be trained in anyone's loop, but see ``learning.Learning`` for directions and constraints.
     """
 
     shapes: Shapes
@@ -127,6 +127,15 @@ class Model(nn.Module):
             return self.backend.dtype
         first = next((p for p in self.parameters() if p.is_floating_point()), None)
         return first.dtype if first is not None else torch.get_default_dtype()
+
+    @property
+    def dictionary(self) -> str | None:
+        """The name, in ``state_dict``, of the parameter that is the matrix of a linear decoder; None without one."""
+        map_ = self.decoder.structure() if self.decoder is not None else None
+        if self.decoder is None or map_ is None:
+            return None
+        names = (name for name, value, _ in self.decoder.declared() if value is map_.matrix)
+        return next((f"decoder.{name}" for name in names), None)
 
     # -- codes --------------------------------------------------------------------------------------
 
@@ -247,7 +256,7 @@ class Model(nn.Module):
         """Keep only these units of the code: parameters, constraints and shapes shrink.
 
         units: (m,) int64, indices along the code's first axis. An optimiser's state is sliced by
-        ``Learner.select``, which calls this.
+        ``Learning.select``, which calls this.
         """
         if units.numel() == 0:
             raise InputError("pruning would remove every unit; keep at least one")

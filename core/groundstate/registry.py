@@ -34,6 +34,7 @@ KINDS = (
     "backend",
     "data",
     "format",
+    "learner",
     "tracker",
     "callback",
 )

@@ -34,8 +34,9 @@ from groundstate.evaluate import amortisation_gap, evaluate
 from groundstate.files import require_writable, write_json, write_safetensors, write_text
 from groundstate.history import History
 from groundstate.hooks import PROJECT, RunSpec
-from groundstate.learning import Learner, PhaseConfig, check_finite
+from groundstate.learning import Learning, PhaseConfig, check_finite
 from groundstate.model import Model
+from groundstate.overlap import made_ahead
 
 if TYPE_CHECKING:
     from groundstate.inference import Solution
@@ -115,7 +116,7 @@ class Run:
                 sample=source.read(rows).x if len(rows) else None,
                 seed=self.config.seed,
             )
-        self.learner = Learner(self.model, self.config.learning)
+        self.learner = Learning(self.model, parts.learner)
         self._check_monitor()
         self.plugins = pluggy.PluginManager(PROJECT)
         self.plugins.add_hookspecs(RunSpec)
@@ -297,13 +298,16 @@ class Run:
     def _epoch(self, index: int, epoch: int, phase: PhaseConfig) -> Iterator[int]:
         config = self.config.learning
         source = self.splits.train
-        device, dtype, random = self.model.device, self.model.dtype, self.model.random
-        order = torch.randperm(len(source), generator=self._generator("order", index, epoch, device="cpu"))
+        device, dtype, random = self.model.device, self.model.dtype, self.model.random or bool(self.learner.taken)
+        order = source.order(self._generator("order", index, epoch, device="cpu"))
         size, batches = config.batch_size, self.steps_in_epoch
         since, logged = time.perf_counter(), self.position.step
-        for number in range(self.position.batch, batches):
-            rows = order[number * size : (number + 1) * size]
-            batch = source.read(rows).to(device, dtype)
+        batch_rows = [order[first : first + size] for first in range(self.position.batch * size, len(order), size)]
+        # The next batch is read while a step runs, where that takes time.
+        reading = map(source.read, batch_rows)
+        stream = made_ahead(reading) if source.slow else reading
+        for number, (rows, read) in enumerate(zip(batch_rows, stream, strict=True), start=self.position.batch):
+            batch = read.to(device, dtype)
             done = epoch + number / batches
             rate = self.learner.rate(done / phase.epochs, done)
             step = self.position.step + 1

@@ -22,13 +22,14 @@ from groundstate.components import Code, Context, Decoder, Encoder, Reconstructi
 from groundstate.data import Batch, TensorSource
 from groundstate.errors import InputError
 from groundstate.inference import solve
-from groundstate.learning import Learner, LearningConfig, PhaseConfig
+from groundstate.learning import Learning, PhaseConfig
 from groundstate.model import Model
 from groundstate.problem import Problem
 from groundstate.stack import Layer, Stack
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.encoders.linear import LinearEncoder
 from groundstate_plugins.encoders.recurrent import Recurrent
+from groundstate_plugins.learners.gradient import Gradient
 from groundstate_plugins.reconstructions.squared_error import SquaredError
 from groundstate_plugins.regularisers.code_prediction import CodePrediction
 from groundstate_plugins.regularisers.group import Group
@@ -104,7 +105,7 @@ def test_lateral_inhibition_by_greedy_coordinates_and_by_majorising_steps() -> N
 
 def test_a_learned_matrix_ascends_inside_its_set() -> None:
     term = LateralInhibition(sparsity=0.05, learn=True, row_sum=0.8, non_negative=True)
-    learner = Learner(model(CoordinateDescent(), inhibition=term), LearningConfig(ascent_rate=0.2))
+    learner = Learning(model(CoordinateDescent(), inhibition=term), Gradient(ascent_rate=0.2))
     batch = Batch({"x": normal(40, INPUTS).abs()})
     z = learner.model.encode(batch.x)
     learner.step(batch, rate=1e-3)
@@ -128,7 +129,7 @@ class Boundless(Regulariser):
 
 def test_ascent_without_a_bound_is_refused() -> None:
     with pytest.raises(InputError, match=r"terms\.boundless\.scale ascends the energy without a bound"):
-        Learner(model(Fista(), boundless=Boundless()), LearningConfig())
+        Learning(model(Fista(), boundless=Boundless()), Gradient())
 
 
 # -- proxes -----------------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ def test_a_term_with_only_an_energy_goes_by_autograd_and_backtracking() -> None:
 
 def test_drsae_is_a_recurrent_encoder_whose_task_a_phase_switches_on() -> None:
     one = model(Amortised(), encoder=Recurrent(steps=4), sparsity=L1(weight=0.05), task=CrossEntropy(normalise=True))
-    learner = Learner(one, LearningConfig())
+    learner = Learning(one, Gradient())
     batch = Batch({"x": normal(12, INPUTS).abs(), "y": labels(12)})
     learner.start_phase(PhaseConfig(epochs=1, terms=["data", "sparsity"]))
     weight = one.terms["task"].weight.detach().clone()
@@ -263,7 +264,7 @@ def test_predictive_sparse_decomposition_is_a_hybrid_solver_with_code_prediction
     assert solution.energy is not None
     assert bool((solution.energy < problem.value(encoded.value.detach())).all())
     assert int(solution.iterations.max()) <= 10
-    learner = Learner(one, LearningConfig())
+    learner = Learning(one, Gradient())
     first = learner.step(Batch({"x": x}), rate=0.01).energies["prediction"]
     for _ in range(40):
         last = learner.step(Batch({"x": x}), rate=0.01).energies["prediction"]
@@ -295,7 +296,7 @@ class Divergence(Regulariser):
 def test_a_variational_code_is_a_seeded_draw_whose_divergence_asks_for_its_mean() -> None:
     def step(seed: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         one = model(Amortised(), encoder=Gaussian(), divergence=Divergence(weight=0.3, acts="learning"))
-        learner = Learner(one, LearningConfig())
+        learner = Learning(one, Gradient())
         generator = torch.Generator().manual_seed(seed)
         result = learner.step(Batch({"x": normal(10, INPUTS)}), rate=0.01, generator=generator)
         return result.energies, one.state_dict()
@@ -398,7 +399,7 @@ def test_a_decoder_that_is_no_matrix_takes_the_generic_solver(decoder: type[Deco
         z = fit.fit(matrix, x[row].flatten().numpy()).coef_
         best = 0.5 * ((x[row].flatten().numpy() - matrix @ z) ** 2).sum() + 0.1 * np.abs(z).sum()
         assert float(found.energy[row]) == pytest.approx(best, rel=1e-6)
-    learner = Learner(one, LearningConfig())
+    learner = Learning(one, Gradient())
     first = learner.step(Batch({"x": x}), rate=0.02)
     for _ in range(10):
         last = learner.step(Batch({"x": x}), rate=0.02)
@@ -434,7 +435,7 @@ def test_a_stacks_next_layer_trains_on_pooled_codes_and_fine_tuning_opens_all() 
     source = stack.source(data)
     assert source.input_shape == (4,)
     second = sparse_layer(4, 5)
-    learner = Learner(second, LearningConfig())
+    learner = Learning(second, Gradient())
     found = [sum(map(float, learner.step(batch, rate=0.02).energies.values())) for batch in source.batches(10)]
     for _ in range(20):
         found += [sum(map(float, learner.step(batch, rate=0.02).energies.values())) for batch in source.batches(10)]
@@ -454,7 +455,7 @@ def test_pruning_in_mid_run_shrinks_parameters_states_constraints_and_what_is_sa
     one = Model(
         decoder=LinearDecoder(units=8), terms={"data": SquaredError(), "tree": term}, solver=CoordinateDescent()
     ).build((INPUTS,), seed=4)
-    learner = Learner(one, LearningConfig(ascent_optimiser="adam", ascent_rate=0.01))
+    learner = Learning(one, Gradient(ascent_optimiser="adam", ascent_rate=0.01))
     batch = Batch({"x": normal(30, INPUTS).abs().float()})
     for _ in range(3):
         learner.step(batch, rate=0.01)
@@ -535,7 +536,7 @@ def test_nested_reconstructions_call_the_decoder_on_prefixes() -> None:
         z = Lasso(alpha=0.05 / 24, fit_intercept=False, tol=1e-14, max_iter=100_000).fit(stacked, target).coef_
         best = 0.5 * ((target - stacked @ z) ** 2).sum() + 0.05 * np.abs(z).sum()
         assert float(found.energy[row]) == pytest.approx(best, rel=1e-6)
-    gradient = Learner(one, LearningConfig(optimiser="sgd")).step(Batch({"x": x}), rate=0.1)
+    gradient = Learning(one, Gradient(optimiser="sgd")).step(Batch({"x": x}), rate=0.1)
     assert set(gradient.energies) == {"data", "sparsity"}
 
 

@@ -12,11 +12,12 @@ from torch import Tensor
 from groundstate.components import Context, Decoder, Regulariser
 from groundstate.data import Batch
 from groundstate.errors import InputError, RunError
-from groundstate.learning import Learner, LearningConfig, PhaseConfig, check_finite, learned_parameters
+from groundstate.learning import Learning, PhaseConfig, check_finite, learned_parameters
 from groundstate.model import Model
 from groundstate.parameters import Constraint, NormBound
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.encoders.recurrent import Recurrent
+from groundstate_plugins.learners.gradient import Gradient
 from groundstate_plugins.reconstructions.squared_error import SquaredError
 from groundstate_plugins.regularisers.l1 import L1
 from groundstate_plugins.solvers.amortised import Amortised
@@ -72,7 +73,7 @@ def moved(before: dict[str, Tensor], model: Model) -> set[str]:
     return {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
 
 
-def train(learner: Learner, steps: range) -> None:
+def train(learner: Learning, steps: range) -> None:
     for step in steps:
         learner.step(batch(step), rate=0.01)
 
@@ -83,7 +84,7 @@ def train(learner: Learner, steps: range) -> None:
 def test_a_step_moves_each_parameter_down_its_own_gradient() -> None:
     """With plain gradient descent and no constraint hit, W ← W − rate·multiplier·∂E/∂W, E the batch's mean."""
     model = drsae()
-    learner = Learner(model, LearningConfig(optimiser="sgd"))
+    learner = Learning(model, Gradient(optimiser="sgd"))
     data, before = batch(), copies(model)
     solution = model.infer_batch(data, certify=False)
     weights = model.energy.weights("learning")
@@ -104,7 +105,7 @@ def test_a_step_moves_each_parameter_down_its_own_gradient() -> None:
 
 
 def test_rate_multipliers_reach_the_optimiser() -> None:
-    learner = Learner(drsae(), LearningConfig())
+    learner = Learning(drsae(), Gradient())
     learner.step(batch(), rate=0.03)
     rates = {id(p): group["lr"] for group in learner.optimisers["descend"].param_groups for p in group["params"]}
     for item in learner.learned:
@@ -114,7 +115,7 @@ def test_rate_multipliers_reach_the_optimiser() -> None:
 
 def test_training_lowers_the_energy_and_keeps_every_constraint() -> None:
     model = drsae()
-    learner = Learner(model, LearningConfig())
+    learner = Learning(model, Gradient())
     first = sum(float(value) for value in learner.step(batch(), rate=0.02).energies.values())
     for _ in range(100):
         last = learner.step(batch(), rate=0.02).energies
@@ -135,7 +136,7 @@ def test_with_an_optimised_code_the_decoder_descends_the_envelope_gradient() -> 
     data = batch().to(torch.device("cpu"), torch.float64)
     d = model.decoder.dictionary.detach().clone()  # type: ignore[union-attr]
     z = model.infer(data.x).code
-    Learner(model, LearningConfig(optimiser="sgd")).step(data, rate=0.1)
+    Learning(model, Gradient(optimiser="sgd")).step(data, rate=0.1)
     expected = d + 0.1 * (data.x - z @ d.T).T @ z / len(data)
     torch.testing.assert_close(model.decoder.dictionary.detach(), expected)  # type: ignore[union-attr]
 
@@ -155,7 +156,7 @@ def test_several_descents_on_one_batch_infer_once_when_the_code_is_a_constant() 
         return infer(*args, **fields)
 
     model.infer_batch = counted  # type: ignore[method-assign]
-    learner = Learner(model, LearningConfig(descend_steps=3))
+    learner = Learning(model, Gradient(descend_steps=3))
     learner.step(batch(), rate=0.01)
     assert calls == 1
     assert float(learner.state()["decoder.dictionary/step"]) == 3
@@ -163,7 +164,7 @@ def test_several_descents_on_one_batch_infer_once_when_the_code_is_a_constant() 
 
 def test_a_clipped_gradient_has_at_most_that_norm() -> None:
     model = drsae()
-    learner = Learner(model, LearningConfig(optimiser="sgd", clip=1e-3))
+    learner = Learning(model, Gradient(optimiser="sgd", clip=1e-3))
     learner.step(batch(), rate=1.0)
     norms = [item.parameter.grad.norm() for item in learner.learned if item.parameter.grad is not None]
     assert float(torch.stack(norms).norm()) == pytest.approx(1e-3, rel=1e-4)
@@ -175,7 +176,7 @@ def test_a_clipped_gradient_has_at_most_that_norm() -> None:
 def test_an_ascending_parameter_climbs_and_is_projected() -> None:
     """∂E/∂S = mean |z||z|ᵀ, added, then cut to the ball."""
     model = drsae(rivalry=Rivalry(NormBound((0, 1), 0.5), weight=2.0))
-    learner = Learner(model, LearningConfig(ascent_rate=0.1))
+    learner = Learning(model, Gradient(ascent_rate=0.1))
     data = batch()
     z = model.encode(data.x).abs()
     learner.step(data, rate=1e-3)
@@ -190,7 +191,7 @@ def test_an_ascending_parameter_climbs_and_is_projected() -> None:
 
 def test_ascent_waits_for_its_turn() -> None:
     model = drsae(rivalry=Rivalry(NormBound((0, 1))))
-    learner = Learner(model, LearningConfig(ascend_every=3))
+    learner = Learning(model, Gradient(ascend_every=3))
     sizes = []
     for step in range(6):
         learner.step(batch(step), rate=1e-3)
@@ -202,7 +203,7 @@ def test_ascent_waits_for_its_turn() -> None:
 
 def test_ascent_without_a_bound_is_refused() -> None:
     with pytest.raises(InputError, match=r"terms\.rivalry\.rivals ascends.*bounded constraint"):
-        Learner(drsae(rivalry=Rivalry(None)), LearningConfig())
+        Learning(drsae(rivalry=Rivalry(None)), Gradient())
 
 
 # -- phases -----------------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ def test_ascent_without_a_bound_is_refused() -> None:
 
 def test_a_phases_terms_alone_learn() -> None:
     model = drsae()
-    learner = Learner(model, LearningConfig())
+    learner = Learning(model, Gradient())
     learner.start_phase(PhaseConfig(epochs=1, terms=["data", "sparsity"]))
     before = copies(model)
     result = learner.step(batch(), rate=0.01)
@@ -222,7 +223,7 @@ def test_a_phases_terms_alone_learn() -> None:
 
 def test_a_phases_weights_replace_the_terms_own() -> None:
     model = drsae()
-    learner = Learner(model, LearningConfig(optimiser="sgd"))
+    learner = Learning(model, Gradient(optimiser="sgd"))
     plain = learner.step(batch(), rate=1e-12).energies
     learner.start_phase(PhaseConfig(epochs=1, weights={"sparsity": 0.5}))
     heavier = learner.step(batch(), rate=1e-12).energies
@@ -232,7 +233,7 @@ def test_a_phases_weights_replace_the_terms_own() -> None:
 
 def test_frozen_parameters_stay_and_thaw_in_the_next_phase() -> None:
     model = drsae()
-    learner = Learner(model, LearningConfig())
+    learner = Learning(model, Gradient())
     learner.start_phase(PhaseConfig(epochs=1, freeze=["decoder", "encoder.recurrent"]))
     before = copies(model)
     train(learner, range(3))
@@ -244,13 +245,13 @@ def test_frozen_parameters_stay_and_thaw_in_the_next_phase() -> None:
 
 
 def test_freezing_what_is_not_there_names_what_is() -> None:
-    learner = Learner(drsae(), LearningConfig())
+    learner = Learning(drsae(), Gradient())
     with pytest.raises(InputError, match=r"'decodr'.*decoder\.dictionary"):
         learner.start_phase(PhaseConfig(epochs=1, freeze=["decodr"]))
 
 
 def test_the_rate_follows_schedule_warmup_and_the_phases_own() -> None:
-    learner = Learner(drsae(), LearningConfig(rate=0.1))
+    learner = Learning(drsae(), Gradient(rate=0.1))
     assert learner.rate(0.7) == 0.1
     learner.start_phase(PhaseConfig(epochs=4, schedule="cosine", rate=0.2))
     assert [learner.rate(p) for p in (0, 0.5, 1)] == pytest.approx([0.2, 0.1, 0.0])
@@ -264,22 +265,22 @@ def test_the_rate_follows_schedule_warmup_and_the_phases_own() -> None:
 
 @pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
 def test_a_learner_resumes_bit_for_bit(optimiser: Any) -> None:
-    config = LearningConfig(optimiser=optimiser, ascent_optimiser="adam", ascend_every=2)
+    config = Gradient(optimiser=optimiser, ascent_optimiser="adam", ascend_every=2)
 
     def fresh() -> Model:
         return drsae(rivalry=Rivalry(NormBound((0, 1), 0.5), rate=0.5))
 
     whole = fresh()
-    train(Learner(whole, config), range(7))
+    train(Learning(whole, config), range(7))
 
     first = fresh()
-    learner = Learner(first, config)
+    learner = Learning(first, config)
     train(learner, range(3))
     weights, state = copies(first), {name: value.clone() for name, value in learner.state().items()}
 
     second = fresh()
     second.load_state_dict(weights)
-    learner = Learner(second, config)
+    learner = Learning(second, config)
     learner.load_state(state)
     assert learner.steps == 3
     train(learner, range(3, 7))
@@ -288,7 +289,7 @@ def test_a_learner_resumes_bit_for_bit(optimiser: Any) -> None:
 
 
 def test_the_state_names_each_tensor_by_its_parameter() -> None:
-    learner = Learner(drsae(), LearningConfig())
+    learner = Learning(drsae(), Gradient())
     assert set(learner.state()) == {"steps"}
     learner.step(batch(), rate=0.01)
     state = learner.state()
@@ -303,7 +304,7 @@ def test_the_state_names_each_tensor_by_its_parameter() -> None:
 
 def test_pruning_slices_parameters_and_the_optimisers_state() -> None:
     model = drsae(rivalry=Rivalry(NormBound((0, 1), 0.5)))
-    learner = Learner(model, LearningConfig(ascent_optimiser="adam"))
+    learner = Learning(model, Gradient(ascent_optimiser="adam"))
     train(learner, range(3))
     before, state, kept = copies(model), learner.state(), torch.tensor([5, 0, 2])
     learner.select(kept)
@@ -336,7 +337,7 @@ def test_pruning_slices_parameters_and_the_optimisers_state() -> None:
 
 def test_pruning_keeps_what_a_phase_froze() -> None:
     model = drsae()
-    learner = Learner(model, LearningConfig())
+    learner = Learning(model, Gradient())
     learner.start_phase(PhaseConfig(epochs=1, freeze=["decoder"]))
     learner.select(torch.arange(4))
     before = copies(model)
@@ -346,7 +347,7 @@ def test_pruning_keeps_what_a_phase_froze() -> None:
 
 def test_pruning_every_unit_is_refused() -> None:
     with pytest.raises(InputError, match="at least one"):
-        Learner(drsae(), LearningConfig()).select(torch.tensor([], dtype=torch.int64))
+        Learning(drsae(), Gradient()).select(torch.tensor([], dtype=torch.int64))
 
 
 def test_an_energy_that_is_not_finite_names_the_term_and_the_step() -> None:

@@ -8,7 +8,9 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from groundstate.config import load_config
+from groundstate.data import Batch, TensorSource
 from groundstate.errors import InputError, RunError
 from groundstate.history import read_history
 from groundstate.hooks import hookimpl
@@ -313,3 +316,33 @@ def test_gradients_and_constraints_are_measured(tmp_path: Path) -> None:
     assert "gradient/classification.weight" not in step.values  # the first phase has no task
     last = [record for record in records if record.kind == "epoch"][-1]
     assert 0 <= last.values["constraint/decoder.dictionary"] <= 1
+
+
+class Slow(TensorSource):
+    """Says that reading takes time, and notes in which threads it was read."""
+
+    slow = True
+
+    def __init__(self, **fields: torch.Tensor) -> None:
+        super().__init__(**fields)
+        self.threads: set[str] = set()
+
+    def read(self, rows: torch.Tensor) -> Batch:
+        self.threads.add(threading.current_thread().name)
+        return super().read(rows)
+
+
+def test_batches_that_are_read_ahead_give_the_same_bits(tmp_path: Path) -> None:
+    runs = [Run(load_config(config(tmp_path)), tmp_path / name) for name in ("here", "ahead")]
+    train_split = runs[1].splits.train
+    assert isinstance(train_split, TensorSource)
+    slow = Slow(**train_split.fields)
+    runs[1].splits = replace(runs[1].splits, train=slow)
+    for run in runs:
+        run.start()
+        for _ in run.steps():
+            pass
+    here = threading.current_thread().name
+    assert slow.threads
+    assert here not in slow.threads
+    assert_same(*(run.model.state_dict() for run in runs))

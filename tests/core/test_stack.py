@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from groundstate.components import Solver
 from groundstate.data import Batch, Source, TensorSource
 from groundstate.errors import InputError
-from groundstate.learning import Learner, LearningConfig
+from groundstate.learning import Learning
 from groundstate.model import Model
 from groundstate.stack import Layer, Stack
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.encoders.linear import LinearEncoder
+from groundstate_plugins.learners.gradient import Gradient
 from groundstate_plugins.reconstructions.squared_error import SquaredError
 from groundstate_plugins.regularisers.l1 import L1
 from groundstate_plugins.solvers.amortised import Amortised
@@ -110,7 +111,7 @@ def test_a_layer_is_trained_on_the_stack_and_put_on_top() -> None:
     before = {name: value.clone() for name, value in first.state_dict().items()}
     source = stack.source(data(40))
     second = model(*source.input_shape, 5)
-    learner = Learner(second, LearningConfig())
+    learner = Learning(second, Gradient())
     energies = []
     for _ in range(15):
         for batch in source.batches(20):

@@ -16,6 +16,7 @@ TABLES = {
     "encoder": "model.encoder",
     "decoder": "model.decoder",
     "solver": "inference",
+    "learner": "learning",
     "backend": "backend",
     "data": "data",
     "tracker": "tracking",

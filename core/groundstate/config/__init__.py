@@ -14,12 +14,11 @@ from groundstate.config.saved import load_model_tables, model_tables
 from groundstate.config.schema import json_schema, registry_schema
 from groundstate.config.tables import PluginTable
 from groundstate.config.write import config_changes, config_hash, dump_toml
-from groundstate.learning import LearningConfig, PhaseConfig
+from groundstate.learning import PhaseConfig
 
 __all__ = [
     "EvaluationConfig",
     "LayerConfig",
-    "LearningConfig",
     "LoadedConfig",
     "ModelConfig",
     "OutputConfig",

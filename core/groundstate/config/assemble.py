@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from groundstate.components import Backend, Callback, Data, Decoder, Encoder, Solver, Term, Tracker
+from groundstate.components import Backend, Callback, Data, Decoder, Encoder, Learner, Solver, Term, Tracker
 from groundstate.config.layers import Provenance, dotted
 from groundstate.config.load import LoadedConfig, placed
 from groundstate.config.locate import KeyPath
@@ -30,6 +30,7 @@ class ModelParts:
 class Parts(ModelParts):
     """Everything a run is made of. reference: the solver of ``[evaluation.reference]``."""
 
+    learner: Learner
     backend: Backend
     data: Data
     tracker: Tracker | None
@@ -43,6 +44,7 @@ def assemble(loaded: LoadedConfig) -> Parts:
     model = make.model(config)
     parts = Parts(
         **model,
+        learner=make(config.learning, ("learning",)),
         backend=make(config.backend, ("backend",)),
         data=make(config.data, ("data",)),
         tracker=make(config.tracking, ("tracking",)),

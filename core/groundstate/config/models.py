@@ -14,12 +14,13 @@ from groundstate.config.tables import (
     DataTable,
     DecoderTable,
     EncoderTable,
+    LearnerTable,
     SolverTable,
     TermTable,
     TrackerTable,
     registry_of,
 )
-from groundstate.learning import LearningConfig, PhaseConfig
+from groundstate.learning import PhaseConfig
 from groundstate.registry import Registry
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -74,7 +75,7 @@ class Composition(_Table):
 class LayerConfig(Composition):
     """One layer: a model and how it learns. A run is one layer today."""
 
-    learning: LearningConfig = Field(default_factory=LearningConfig, description="how parameters learn")
+    learning: LearnerTable = Field(description="how parameters learn")
     phases: dict[str, PhaseConfig] = Field(description="stretches of training by name, in order")
 
 
@@ -107,7 +108,7 @@ class RunConfig(LayerConfig):
         return with_defaults(values, registry_of(info)) if isinstance(values, dict) else values
 
 
-DEFAULT_KINDS = {"backend": "backend", "tracking": "tracker", "inference": "solver"}
+DEFAULT_KINDS = {"backend": "backend", "tracking": "tracker", "inference": "solver", "learning": "learner"}
 """Top-level tables that may be left out, and the kind whose default plugin then stands there."""
 
 NO_TRACKER = "none"

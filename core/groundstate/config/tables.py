@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from groundstate.components import Plugin
+from groundstate.components import Learner, Plugin
 from groundstate.errors import InputError, PluginError
 from groundstate.registry import TERM_KINDS, Entry, Registry
 
@@ -139,12 +139,17 @@ def _at_type(message: str, value: Any) -> ValidationError:
     return ValidationError.from_exception_data("type", [detail])
 
 
+class LearnerFields(PluginTable, Learner.Config):
+    """What every learner's table has, whichever its plugin: a run reads these."""
+
+
 EncoderTable = Annotated[PluginTable, Slot(("encoder",))]
 DecoderTable = Annotated[PluginTable, Slot(("decoder",))]
 TransformTable = Annotated[PluginTable, Slot(("transform",))]
 TermTable = Annotated[PluginTable, Slot(TERM_KINDS)]
 SolverTable = Annotated[PluginTable, Slot(("solver",))]
 BackendTable = Annotated[PluginTable, Slot(("backend",))]
+LearnerTable = Annotated[LearnerFields, Slot(("learner",))]
 DataTable = Annotated[PluginTable, Slot(("data",))]
 TrackerTable = Annotated[PluginTable, Slot(("tracker",))]
 CallbackTable = Annotated[PluginTable, Slot(("callback",))]

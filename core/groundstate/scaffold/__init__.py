@@ -30,6 +30,7 @@ SUMMARIES: Mapping[str, str] = {
     "backend": "PyTorch on the processor, with a set number of threads",
     "data": "Points on two rings",
     "format": "Numbers in lines of text",
+    "learner": "The dictionary by the method of optimal directions",
     "tracker": "A line per epoch in a text file",
     "callback": "Ends a phase when the validation energy stops falling",
 }

@@ -16,6 +16,7 @@ from groundstate.testing import callbacks, general, maps, prox, terms
 from groundstate.testing.backends import BackendCase
 from groundstate.testing.data import DataCase
 from groundstate.testing.formats import FormatCase
+from groundstate.testing.learners import LearnerCase
 from groundstate.testing.results import Broken, Check, NotApplicable, Result, checks_of
 from groundstate.testing.solvers import SolverCase
 from groundstate.testing.subject import MakeBatch, Subject, subjects
@@ -29,6 +30,7 @@ CASES: Mapping[str, Callable[[Subject], Iterator[Any]]] = {
     "backend": lambda subject: iter((BackendCase(subject),)),
     "data": lambda subject: iter((DataCase(subject),)),
     "format": lambda subject: iter((FormatCase(subject),)),
+    "learner": lambda subject: iter((LearnerCase(subject),)),
     "tracker": lambda subject: iter((callbacks.CallbackCase(subject),)),
     "callback": lambda subject: iter((callbacks.CallbackCase(subject),)),
 }

@@ -30,6 +30,7 @@ from groundstate_plugins.data.rows import (
 )
 
 Array = NDArray[Any]
+WINDOW = 64  # blocks that are mixed with each other
 CHUNK_BYTES = 1 << 24  # of the array, looked at together while it is checked
 
 
@@ -42,14 +43,22 @@ class ArraySource(Source):
     """
 
     def __init__(
-        self, array: Array, rows: Tensor, scale: Callable[[Tensor], Tensor] | None, others: Mapping[str, Tensor]
+        self,
+        array: Array,
+        rows: Tensor,
+        scale: Callable[[Tensor], Tensor] | None,
+        others: Mapping[str, Tensor],
+        block: int = 1,
     ) -> None:
-        self._array, self._rows, self._scale = array, rows, scale
+        self._array, self._rows, self._scale, self._block = array, rows, scale, block
         self._dtype = _floats(array.dtype)
         self._others = {name: value[rows] for name, value in others.items()}
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def order(self, generator: torch.Generator) -> Tensor:
+        return shuffled(len(self), self._block, generator)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,6 +74,20 @@ class ArraySource(Source):
         if self._scale is not None:
             x = self._scale(x)
         return Batch({"x": x, **{name: value[rows] for name, value in self._others.items()}})
+
+
+def shuffled(count: int, block: int, generator: torch.Generator) -> Tensor:
+    """A random order of ``count`` numbers, (count,) int64: of all of them alike, or of blocks of neighbours.
+
+    Blocks come in a random order, and the numbers of WINDOW of them at a time are mixed: a batch then reads from a few
+    places only, and its samples are still from all over.
+    """
+    if block == 1:
+        return torch.randperm(count, generator=generator)
+    starts = torch.randperm(-(-count // block), generator=generator) * block
+    order = torch.cat([torch.arange(int(start), min(int(start) + block, count)) for start in starts])
+    windows = order.split(WINDOW * block)
+    return torch.cat([window[torch.randperm(len(window), generator=generator)] for window in windows])
 
 
 @dataclass(frozen=True)
@@ -96,6 +119,12 @@ class Npy(Data):
         validation: Share = Field(0.1, description="held out for validation: a count, or a fraction below 1")
         test: Share = Field(0.1, description="held out for the test: a count, or a fraction below 1")
         split_seed: int = Field(0, ge=0, lt=2**32, description=SPLIT_SEED)
+        shuffle_block: int = Field(
+            1,
+            ge=1,
+            description="neighbouring rows that training reads together: more than 1, e.g. 1000, where the file is "
+            "larger than memory and the disk is slow to read single rows",
+        )
         scale: Literal["none", "unit-norm", "standard", "standard-columns"] = Field(
             "none",
             description="none: values as they are; unit-norm: each sample divided by its L2 norm; "
@@ -132,7 +161,9 @@ class Npy(Data):
         training[rows["train"].numpy()] = True
         survey = Survey(array, training if scale.startswith("standard") else None, relative(path))
         sources = {
-            name: ArraySource(array, part, survey.scaling(scale, _floats(array.dtype)), others)
+            name: ArraySource(
+                array, part, survey.scaling(scale, _floats(array.dtype)), others, self.config.shuffle_block
+            )
             for name, part in rows.items()
         }
         return Splits(

@@ -10,11 +10,12 @@ from torch import nn
 
 from groundstate.data import Batch
 from groundstate.errors import InputError
-from groundstate.learning import Learner, LearningConfig
+from groundstate.learning import Learning
 from groundstate.model import Model
 from groundstate_plugins.backends.cpu import Cpu
 from groundstate_plugins.backends.cuda import Cuda
 from groundstate_plugins.decoders.linear import LinearDecoder
+from groundstate_plugins.learners.gradient import Gradient
 from groundstate_plugins.reconstructions.squared_error import SquaredError
 from groundstate_plugins.regularisers.l1 import L1
 from groundstate_plugins.solvers.fista import Fista
@@ -78,7 +79,7 @@ def test_codes_and_a_learning_step_are_those_of_the_cpu() -> None:
         ).build((12,))
         x = torch.randn(8, 12, generator=torch.Generator().manual_seed(0))
         code = model.infer(x).code.cpu()
-        learner = Learner(model, LearningConfig())
+        learner = Learning(model, Gradient())
         learner.step(Batch({"x": x}).to(model.device, model.dtype), rate=0.01)
         learner.load_state(learner.state())
         learner.step(Batch({"x": x}).to(model.device, model.dtype), rate=0.01)

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler, normalize
 
 from groundstate.errors import InputError
 from groundstate_plugins.data import npy
-from groundstate_plugins.data.npy import Npy
+from groundstate_plugins.data.npy import WINDOW, Npy, shuffled
 
 
 @pytest.fixture
@@ -282,3 +282,18 @@ def test_a_picture_shape_that_does_not_fit(tmp_path, x):
     for wrong in ([2, 2], [6], [1, 1, 1, 6]):
         with pytest.raises(InputError, match=r"data\.picture_shape: .*does not show an input of 6 values"):
             Npy(path=file, picture_shape=wrong).describe()
+
+
+def test_shuffling_by_blocks_reads_every_row_once_from_a_few_places(tmp_path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    for count, block in ((10, 1), (1000, 7), (64 * 20 * 3 + 11, 20)):
+        assert torch.equal(shuffled(count, block, draw).sort().values, torch.arange(count))
+    order = shuffled(64 * 20 * 10, 20, draw)
+    batch = order[:100]
+    assert len((batch // 20).unique()) <= WINDOW
+    assert float(batch.double().std()) > 0.2 * len(order)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).standard_normal((500, 3)))
+    plain, blocks = (Npy(path=tmp_path / "x.npy", shuffle_block=block).load(0) for block in (1, 10))
+    assert plain.fingerprint == blocks.fingerprint
+    assert torch.equal(plain.train.order(draw.manual_seed(1)), torch.randperm(400, generator=draw.manual_seed(1)))
+    assert not torch.equal(blocks.train.order(draw.manual_seed(1)), torch.randperm(400, generator=draw.manual_seed(1)))

@@ -12,11 +12,12 @@ from torch import Tensor
 from groundstate.components import Code, needs
 from groundstate.data import Batch
 from groundstate.errors import InputError
-from groundstate.learning import Learner, LearningConfig
+from groundstate.learning import Learning
 from groundstate.model import Model
 from groundstate.problem import Problem
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.encoders.linear import LinearEncoder
+from groundstate_plugins.learners.gradient import Gradient
 from groundstate_plugins.reconstructions.squared_error import SquaredError
 from groundstate_plugins.regularisers.code_prediction import CodePrediction
 from groundstate_plugins.regularisers.l1 import L1
@@ -91,7 +92,7 @@ def test_the_encoder_follows_the_code_in_learning() -> None:
     """Its gradient is that of the mean of ½‖z* − f(x)‖² with z* held; the prediction nears the code by training."""
     model = psd(sparsity=L1(weight=0.1))
     x = normal(30, INPUTS, seed=7)
-    learner = Learner(model, LearningConfig(optimiser="sgd"))
+    learner = Learning(model, Gradient(optimiser="sgd"))
     z = model.infer(x).code
     before = {name: value.detach().clone() for name, value in model.encoder.named_parameters()}  # type: ignore[union-attr]
     loss = 0.7 * 0.5 * (z - predicted(model, x)).square().sum(1).mean()

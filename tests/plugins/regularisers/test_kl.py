@@ -13,11 +13,12 @@ from groundstate.components import Code, Encoder, Solver
 from groundstate.data import Batch, TensorSource
 from groundstate.errors import InputError
 from groundstate.evaluate import evaluate
-from groundstate.learning import Learner, LearningConfig, PhaseConfig
+from groundstate.learning import Learning
 from groundstate.model import Model
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.encoders.gaussian import GaussianEncoder
 from groundstate_plugins.encoders.linear import LinearEncoder
+from groundstate_plugins.learners.gradient import Gradient, PhaseConfig
 from groundstate_plugins.reconstructions.squared_error import SquaredError
 from groundstate_plugins.regularisers.kl import GaussianKL
 from groundstate_plugins.regularisers.l1 import L1
@@ -75,7 +76,7 @@ def test_inference_sees_what_the_encoder_shares_as_a_constant(solver: Solver) ->
 @pytest.mark.parametrize("solver", [Amortised(), Hybrid(max_iterations=3)], ids=["amortised", "hybrid"])
 def test_learning_moves_the_encoder_down_the_divergence(solver: Solver) -> None:
     one, batch = model(solver), Batch({"x": 3 * normal(50, INPUTS)})
-    learner = Learner(one, LearningConfig())
+    learner = Learning(one, Gradient())
     generator = torch.Generator().manual_seed(0)
     learner.start_phase(PhaseConfig(epochs=1, terms=["divergence"]))
     first = learner.step(batch, rate=0.02, generator=generator).energies["divergence"]

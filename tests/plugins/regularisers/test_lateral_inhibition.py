@@ -19,11 +19,12 @@ from torch import Tensor
 from groundstate.components import Context
 from groundstate.data import Batch
 from groundstate.errors import InputError
-from groundstate.learning import Learner, LearningConfig
+from groundstate.learning import Learning
 from groundstate.model import Model
 from groundstate.problem import Problem
 from groundstate.structure import L1, Groups, Inhibition
 from groundstate_plugins.decoders.linear import LinearDecoder
+from groundstate_plugins.learners.gradient import Gradient
 from groundstate_plugins.reconstructions.squared_error import SquaredError
 from groundstate_plugins.regularisers.inhibition_set import InhibitionSet
 from groundstate_plugins.regularisers.lateral_inhibition import LateralInhibition
@@ -271,7 +272,7 @@ ATOMS = torch.nn.functional.normalize(torch.randn(8, 12, generator=torch.Generat
 EVERYONE = ~torch.eye(8, dtype=torch.bool)
 
 
-def learner(ascent_rate: float = 0.03, **fields: Any) -> Learner:
+def learner(ascent_rate: float = 0.03, **fields: Any) -> Learning:
     """Sparse coding that begins at the atoms its inputs are made of."""
     fields = {"sparsity": 0.05, "non_negative": True} | fields
     model = Model(
@@ -281,7 +282,7 @@ def learner(ascent_rate: float = 0.03, **fields: Any) -> Learner:
     ).build((12,), seed=1)
     with torch.no_grad():
         model.decoder.dictionary.copy_(ATOMS.T)  # type: ignore[union-attr]
-    return Learner(model, LearningConfig(ascent_rate=ascent_rate))
+    return Learning(model, Gradient(ascent_rate=ascent_rate))
 
 
 def inputs(step: int, size: int = 60) -> Batch:
@@ -314,23 +315,23 @@ def test_a_pruned_model_is_the_same_after_save_and_load(fields: dict[str, Any], 
     loaded = Model.load(tmp_path)
     x = inputs(1).x
     assert torch.equal(loaded.infer(x).code, one.model.infer(x).code)
-    assert Learner(loaded, LearningConfig()).step(inputs(2), rate=0.01).solution.code.shape == (60, 3)
+    assert Learning(loaded, Gradient()).step(inputs(2), rate=0.01).solution.code.shape == (60, 3)
 
 
 # -- learned by ascent ------------------------------------------------------------------------------
 
 
-def train(one: Learner, steps: range) -> None:
+def train(one: Learning, steps: range) -> None:
     for step in steps:
         one.step(inputs(step), rate=2e-3)
 
 
-def matrix_of(one: Learner) -> Tensor:
+def matrix_of(one: Learning) -> Tensor:
     value: Tensor = one.model.terms["inhibition"].matrix.detach()
     return value
 
 
-def together(one: Learner) -> float:
+def together(one: Learning) -> float:
     """How much the pairs of atoms that come together fire together: the mean of |z_i||z_j|, on other inputs."""
     z = one.model.encode(inputs(10_000, 500).x).abs()
     return float((z[:, 0::2] * z[:, 1::2]).sum(1).mean())
@@ -378,7 +379,7 @@ def test_descent_instead_of_ascent_drives_nobody_apart() -> None:
     one = learner(learn=True, row_sum=0.5, rule="constant", strength=0.05)
     term = one.model.terms["inhibition"]
     term.specs["matrix"] = replace(term.specs["matrix"], direction="descend")
-    one = Learner(one.model, LearningConfig(optimiser="sgd"))
+    one = Learning(one.model, Gradient(optimiser="sgd"))
     for step in range(20):
         one.step(inputs(step), rate=0.03)
     assert not bool(matrix_of(one)[range(0, 8, 2), range(1, 8, 2)].any())
@@ -387,9 +388,9 @@ def test_descent_instead_of_ascent_drives_nobody_apart() -> None:
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 def test_a_resumed_ascent_gives_the_same_bits(optimiser: Any) -> None:
-    def fresh() -> Learner:
+    def fresh() -> Learning:
         model = learner(learn=True, row_sum=0.2).model
-        return Learner(model, LearningConfig(ascent_rate=0.05, ascent_optimiser=optimiser))
+        return Learning(model, Gradient(ascent_rate=0.05, ascent_optimiser=optimiser))
 
     whole = fresh()
     train(whole, range(12))

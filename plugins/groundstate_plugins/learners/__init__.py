@@ -1,0 +1,1 @@
+"""How parameters learn: one rule per file."""
