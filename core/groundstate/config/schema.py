@@ -74,13 +74,32 @@ def _union(registry: Registry, kinds: tuple[str, ...], definitions: Schema) -> S
                 definitions[f"{name}.{inner}"] = _renamed(definition, name)
             definitions[name] = _renamed(table, name)
             names.append(name)
-    untyped = {"type": "object", "not": {"required": ["type"]}, "description": "a part of an inherited table"}
+    untyped = {
+        "type": "object",
+        "not": {"required": ["type"]},
+        "properties": _shared([definitions[name]["properties"] for name in names]),
+        "description": "a part of an inherited table, or of the default plugin's",
+    }
     return {
         "oneOf": [*({"$ref": f"#/$defs/{name}"} for name in names), untyped],
         "discriminator": {
             "propertyName": "type",
             "mapping": {name.partition(".")[2]: f"#/$defs/{name}" for name in names},
         },
+    }
+
+
+def _shared(tables: list[Schema]) -> Schema:
+    """Keys that have one form, whatever the plugin; their defaults may differ."""
+
+    def form(field: Schema) -> Schema:
+        return {key: value for key, value in field.items() if key != "default"}
+
+    first, *others = tables or [{}]
+    return {
+        key: form(field)
+        for key, field in first.items()
+        if key != "type" and all(key in other and form(other[key]) == form(field) for other in others)
     }
 
 
