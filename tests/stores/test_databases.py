@@ -118,7 +118,7 @@ def test_a_database_and_s3_behind_a_tracking_server(
     assert any(name.endswith("/model.safetensors") for name in names)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_database_without_a_server(tmp_path: Path, postgresql: str, client: Any) -> None:
     found = trained_and_found(postgresql, tmp_path / "runs", client)
     assert found.info.artifact_uri.startswith((tmp_path / "mlartifacts").as_uri())

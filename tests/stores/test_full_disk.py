@@ -43,7 +43,7 @@ def write(folder: Path, output: Path, epochs: int, **tracking: Any) -> None:
     (folder / "config.toml").write_text(tomli_w.dumps(config))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path, disk: Path, client: Any) -> None:
     write(tmp_path / "whole", tmp_path / "whole" / "runs", 60)
     write(tmp_path / "cut", disk / "runs", 60, patience_seconds=0)
@@ -75,7 +75,7 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_room(tmp_path: Path, disk: P
     assert_all_there(client(known.tracking_uri), known.run_id, run)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_no_space_for_artifacts_is_told_and_waits(tmp_path: Path, disk: Path, client: Any) -> None:
     """The store's own disk is full: the database takes nothing more, the run ends well and says what waits."""
     store = f"sqlite:///{disk / 'mlflow.db'}"
@@ -96,7 +96,7 @@ def test_no_space_for_artifacts_is_told_and_waits(tmp_path: Path, disk: Path, cl
     assert_all_there(client(store), known.run_id, run)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_that_cannot_begin_leaves_nothing(tmp_path: Path, disk: Path) -> None:
     write(tmp_path, disk / "runs", 1)
     (disk / "runs").mkdir()
