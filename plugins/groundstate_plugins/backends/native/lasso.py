@@ -30,7 +30,7 @@ RATIO = np.float32(0.7)
 """From one threshold of the path to the next."""
 JOINS = 60
 """Times that units may join before coordinate descent makes a new guess."""
-SWEEPS = 3
+SWEEPS = 5
 CARE = 30
 """Sweeps of coordinate descent in float64, where the active set stalls."""
 
