@@ -97,6 +97,7 @@ class CheckReport:
     memory: MemoryEstimate
     phases: tuple[PhaseReport, ...]
     backend: str
+    kernel: str | None
     warnings: tuple[str, ...]
 
     @property
@@ -233,8 +234,16 @@ def _report(loaded: LoadedConfig, parts: Parts, trial: Trial) -> CheckReport:
         memory=_memory(loaded, trial, parts.learner, parameters, dtype.itemsize),
         phases=tuple(_phase(loaded, trial, name, phase) for name, phase in config.phases.items()),
         backend=config.backend.type,
+        kernel=_kernel(parts, trial),
         warnings=tuple(_warnings(loaded, parts.backend, info)),
     )
+
+
+def _kernel(parts: Parts, trial: Trial) -> str | None:
+    """What finds the codes in place of the solver, for all terms that act in inference."""
+    weights = trial.model.energy.weights("inference")
+    asked = weights and parts.solver.config.max_iterations > 0
+    return trial.kernel(parts.backend, weights) if asked else None
 
 
 def _term(loaded: LoadedConfig, trial: Trial, name: str, term: Term) -> TermReport:

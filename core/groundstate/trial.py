@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundstate.components import Code, Solver, needs
+from groundstate.components import Backend, Code, Solver, needs
 from groundstate.config import LoadedConfig, Parts, PhaseConfig, PluginTable
 from groundstate.data import Batch, DataInfo
 from groundstate.energy import PROVIDED, Point
 from groundstate.errors import Fault, InputError, PluginError, relative
+from groundstate.inference import kernel_name, kernel_of
 from groundstate.model import Model
 from groundstate.problem import Problem
 
@@ -158,10 +159,17 @@ class Trial:
 
     def refusal(self, solver: Solver[Any], weights: Mapping[str, float]) -> str | None:
         """Why a solver cannot take the problem of these terms, or None."""
+        return solver.refuses(self._problem(weights))
+
+    def kernel(self, backend: Backend, weights: Mapping[str, float]) -> str | None:
+        """The backend's kernel that takes the solver's place for these terms, or None."""
+        found = kernel_of(backend, self.model.solver, self._problem(weights))
+        return None if found is None else kernel_name(found)
+
+    def _problem(self, weights: Mapping[str, float]) -> Problem:
         batch = self.batch()
         shape, encoded = self.model.shapes.code_shape, self.encoded(batch)
-        problem = Problem(self.model.energy, batch, shape, weights=weights, encoded=encoded)
-        return solver.refuses(problem)
+        return Problem(self.model.energy, batch, shape, weights=weights, encoded=encoded)
 
     def saved_bytes(self, samples: int) -> int:
         """Bytes that autograd keeps for the backward pass of one learning step, parameters not counted."""

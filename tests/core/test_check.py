@@ -228,6 +228,13 @@ def test_the_report_is_plain_values_too(base: Path) -> None:
     assert json.loads(json.dumps(record))["phases"][1]["terms"]["sparsity"] == 0.2
 
 
+def test_it_names_the_kernel_that_finds_the_codes(base: Path) -> None:
+    lasso = ["backend.type=cpu-native", "inference.type=auto"]
+    assert check(load_config(base, lasso)).kernel == "native lasso"
+    assert check(load_config(base, [lasso[0], "inference.type=fista"])).kernel is None  # its iterations are asked for
+    assert check(load_config(base, [lasso[1]])).kernel is None
+
+
 def test_a_backend_that_is_not_here_is_a_warning(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from groundstate.components import Availability
     from groundstate_plugins.backends.cuda import Cuda

@@ -54,7 +54,7 @@ def _model(report: CheckReport, console: Console) -> None:
     rows.add_row("data", f"{report.data}: inputs {shape(report.info.input_shape)}{classes}; {samples}")
     rows.add_row("code", f"{shape(report.code_shape)}; {parts}")
     rows.add_row("inference", f"{report.solver}: {settings}")
-    rows.add_row("backend", report.backend)
+    rows.add_row("backend", report.backend + (f"; codes by its kernel '{report.kernel}'" if report.kernel else ""))
     console.print(rows)
     console.print()
 
