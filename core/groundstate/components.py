@@ -453,6 +453,12 @@ class Backend(Plugin, ABC):
         """The first process's value, in every process; called by all of them."""
         return value
 
+    def stop(self, reason: str) -> None:
+        """Let the others stop too: what they wait for in ``reduce`` or ``share`` raises OthersStopped(reason).
+
+        reason: one sentence; '' where there is none to tell.
+        """
+
 
 class Data(Plugin, ABC):
     """A data set: ``load`` reads it once and gives its splits."""

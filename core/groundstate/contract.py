@@ -20,7 +20,7 @@ POSITIONAL = {
     "encoder": {"code_shape": 1, "iterates": 1},
     "transform": {"forward": 1, "output_shape": 1},
     "solver": {"init": 2, "step": 2, "refuses": 1},
-    "backend": {"available": 0, "prepare": 1, "kernel": 1, "shard": 1, "reduce": 1, "share": 1},
+    "backend": {"available": 0, "prepare": 1, "kernel": 1, "shard": 1, "reduce": 1, "share": 1, "stop": 1},
     "data": {"load": 1, "describe": 0},
     "format": {"open": 1, "create": 3},
     "learner": {"build": 1, "update": 4, "state": 0, "load_state": 1, "select": 1},

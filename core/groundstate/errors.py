@@ -26,7 +26,12 @@ class Fault:
 
 
 class GroundstateError(Exception):
-    """Base of every error that groundstate raises on purpose."""
+    """Base of every error that groundstate raises on purpose.
+
+    told: another process tells it to the person, so that this one need not.
+    """
+
+    told: bool = False
 
 
 class InputError(GroundstateError):
@@ -41,6 +46,21 @@ class InputError(GroundstateError):
 
 class RunError(GroundstateError):
     """A run failed while it ran; its state is saved. Exit code 1."""
+
+
+class Interrupted(RunError):
+    """The person or the system asked the run to stop; its state is saved. Exit code 130."""
+
+
+class OthersStopped(RunError):
+    """Another process that works on the same model has stopped, so this one cannot go on.
+
+    reason: what it told; '' where it told nothing. detail: how it was found out.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        self.reason = reason
+        super().__init__(reason or f"another process that works on this model stopped ({detail})")
 
 
 class PluginError(GroundstateError):

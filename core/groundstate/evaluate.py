@@ -14,6 +14,7 @@ from groundstate.data import Batch, Source
 from groundstate.inference import Solution, solve
 from groundstate.model import Model
 from groundstate.problem import Problem
+from groundstate.processes import Processes
 
 Extra = Callable[[Batch, Solution], Mapping[str, Tensor]]
 
@@ -26,22 +27,24 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     extra: Extra | None = None,
+    processes: Processes | None = None,
 ) -> dict[str, float]:
     """Means over a split: ``energy``, ``energy/<term>``, ``<term>/<metric>``, certificates and code statistics.
 
     limit: only the first samples. seed: of the noise that encoders or terms draw. extra: further per-sample
-    figures of a batch.
+    figures of a batch. processes: share the work; each gives the means of the whole split.
     """
-    totals: defaultdict[str, float] = defaultdict(float)
+    processes = processes or Processes()
+    totals: defaultdict[str, Tensor] = defaultdict(lambda: torch.zeros((), dtype=torch.float64))
     certificates: list[Tensor] = []
     used: Tensor | None = None
-    count = 0
     rows = torch.arange(min(len(source), limit or len(source)))
     generator = torch.Generator(model.device).manual_seed(seed)
     weights = {name: term.config.weight for name, term in model.energy.terms.items()}
     with torch.no_grad():
-        for batch in source.batches(batch_size, order=rows):
-            batch = batch.to(model.device, model.dtype)
+        for whole in torch.split(rows, batch_size):
+            own, places = processes.part(whole)
+            batch = source.read(own).to(model.device, model.dtype)
             solution = model.infer_batch(batch, generator=generator)
             point = model.point(batch, solution, generator)
             figures: dict[str, Tensor] = {}
@@ -53,13 +56,14 @@ def evaluate(
             if extra is not None:
                 figures |= extra(batch, solution)
             for name, value in figures.items():
-                totals[name] += float(value.double().sum())
-            active = solution.code != 0
+                totals[name] += value[: len(places)].double().sum().cpu()
+            active = (solution.code != 0)[: len(places)]
             used = active.sum(0) if used is None else used + active.sum(0)
-            count += len(batch)
             if solution.certificate is not None:
-                certificates.append(solution.certificate.relative.cpu())
-    means = {name: total / count for name, total in totals.items()}
+                certificates.append(processes.gather(solution.certificate.relative.cpu(), places, len(whole)))
+    count = len(rows)
+    processes.reduce([*totals.values(), *(() if used is None else (used,))])
+    means = {name: float(total) / count for name, total in totals.items()}
     means = {"energy": sum(value for name, value in means.items() if name.startswith("energy/")), **means}
     return means | _code_statistics(used, count) | _certificate_statistics(certificates)
 

@@ -28,10 +28,14 @@ class Record:
 
 
 class History:
-    """Appends records to a file; lines reach the disk at ``flush``. count: records so far, over all resumes."""
+    """Appends records to a file; lines reach the disk at ``flush``. count: records so far, over all resumes.
 
-    def __init__(self, path: Path) -> None:
+    kept: write them at all; another process may do so.
+    """
+
+    def __init__(self, path: Path, *, kept: bool = True) -> None:
         self.path = path
+        self.kept = kept
         self.count = 0
         self._lines: list[str] = []
 
@@ -42,7 +46,7 @@ class History:
         return record
 
     def flush(self) -> None:
-        if self._lines:
+        if self._lines and self.kept:
             size = self.path.stat().st_size if self.path.exists() else 0
             try:
                 with self.path.open("a", encoding="utf-8") as file:
@@ -50,10 +54,13 @@ class History:
             except OSError:  # a full disk: the lines stay in memory, and none is half written
                 os.truncate(self.path, size)
                 raise
-            self._lines.clear()
+        self._lines.clear()
 
     def truncate(self, count: int) -> None:
         """Keep the first ``count`` records: drop those after a checkpoint, and a line torn by a kill."""
+        if not self.kept:
+            self.count = count
+            return
         kept = [json.dumps(asdict(record)) for record in islice(read_history(self.path), count)]
         write_text(self.path, "".join(line + "\n" for line in kept))
         self.count = len(kept)

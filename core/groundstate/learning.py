@@ -19,6 +19,7 @@ from groundstate.errors import InputError, RunError
 from groundstate.inference import Solution
 from groundstate.model import Model
 from groundstate.parameters import Direction, ParameterSpec, select_units
+from groundstate.processes import Processes
 
 
 class PhaseConfig(BaseModel):
@@ -63,6 +64,7 @@ class Learning:
         self.learner = learner
         self.config = learner.config
         self.taken = frozenset(learner.build(model))
+        self.processes = Processes(model.backend)
         self.steps = 0
         self.moving = False  # from the first parameter that a step moves until its end
         self.phase = PhaseConfig(epochs=1)
@@ -154,8 +156,12 @@ class Learning:
         rate: float,
         generator: torch.Generator | None = None,
         previous: Tensor | None = None,
+        share: float = 1.0,
     ) -> StepResult:
-        """Infer, descend, ascend, project. rate: this step's descending rate (see ``rate``)."""
+        """Infer, descend, ascend, project. rate: this step's descending rate (see ``rate``).
+
+        share: how much of the whole batch this process has; the energies are those of the whole.
+        """
         self._set_rates(rate)
         only, changed = self.phase.terms, self.phase.weights
         inferring = self.model.energy.weights("inference", only, changed)
@@ -168,12 +174,15 @@ class Learning:
                     batch, weights=inferring, previous=previous, generator=generator, certify=False
                 )
             point = self.model.point(batch, solution, generator)
-            energies = self._descend(point, learning, ascend=repeat == 0)
+            energies = self._descend(point, learning, share, ascend=repeat == 0)
         assert solution is not None
         if self.taken and not any(self._frozen(name) for name in self.taken):
             self.moving = True
+            # a batch that this process only computes along with the others has no share in the statistics
+            own = slice(None) if share else slice(0)
+            counted = Batch({name: value[own] for name, value in batch.fields.items()})
             with torch.no_grad():
-                self.learner.update(batch, solution.code.detach(), learning, generator)
+                self.learner.update(counted, solution.code.detach()[own], learning, generator)
         if self.average and self.config.average is not None:
             torch._foreach_lerp_(
                 [self.average[item.name] for item in self.learned],
@@ -184,13 +193,18 @@ class Learning:
         self.moving = False
         return StepResult(energies, solution)
 
-    def _descend(self, point: Point, weights: Mapping[str, float], *, ascend: bool) -> dict[str, Tensor]:
+    def _descend(self, point: Point, weights: Mapping[str, float], share: float, *, ascend: bool) -> dict[str, Tensor]:
         energies = {name: value.mean() for name, value in self.model.energy.values(point, weights).items()}
+        if share != 1:
+            energies = {name: share * value for name, value in energies.items()}
         loss = torch.stack(list(energies.values())).sum()
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
+        found = [value.detach() for value in energies.values()]
+        gradients = (item.parameter.grad for item in self.learned)
+        self.processes.reduce([*(gradient for gradient in gradients if gradient is not None), *found])
         if self.config.clip is not None:
             descending = [item.parameter for item in self.learned if item.spec.direction == "descend"]
             nn.utils.clip_grad_norm_(descending, self.config.clip)
@@ -202,7 +216,7 @@ class Learning:
             if direction in self.optimisers:
                 self.optimisers[direction].step()
         self._project(moved)
-        return {name: value.detach() for name, value in energies.items()}
+        return dict(zip(energies, found, strict=True))
 
     def _project(self, directions: Collection[Direction]) -> None:
         with torch.no_grad():

@@ -29,7 +29,7 @@ from groundstate.blame import blamed, explained
 from groundstate.components import Callback
 from groundstate.config import LoadedConfig, assemble, config_changes, config_hash, dump_toml, load_config
 from groundstate.data import Batch, Source
-from groundstate.errors import InputError, RunError, nearest
+from groundstate.errors import InputError, Interrupted, OthersStopped, RunError, nearest
 from groundstate.evaluate import amortisation_gap, evaluate
 from groundstate.files import require_writable, write_json, write_safetensors, write_text
 from groundstate.history import History
@@ -37,6 +37,7 @@ from groundstate.hooks import PROJECT, RunSpec
 from groundstate.learning import Learning, PhaseConfig, check_finite
 from groundstate.model import Model
 from groundstate.overlap import made_ahead
+from groundstate.processes import processes_of
 
 if TYPE_CHECKING:
     from groundstate.inference import Solution
@@ -65,10 +66,6 @@ class Position:
     complete: bool = False
 
 
-class Interrupted(RunError):
-    """The person or the system asked the run to stop; its state is saved. Exit code 130."""
-
-
 class Run:
     """One training run and its folder. Hooks see it; ``train`` makes and executes it.
 
@@ -85,16 +82,14 @@ class Run:
         self.phase = ""
         self.metrics: dict[str, float] = {}
         self.record: dict[str, Any] = {}
-        self.history = History(folder / METRICS)
         self._best: dict[str, Tensor] | None = None
         self._previous: Tensor | None = None
         self._saved = time.monotonic()
         self._began = time.monotonic()
         self._stop: str | None = None
         parts = assemble(loaded)
-        available = type(parts.backend).available()
-        if not available.available:
-            raise InputError(f"backend: {available.reason}")
+        self.processes = processes_of(parts.backend)
+        self.history = History(folder / METRICS, kept=self.processes.first)
         self.data = parts.data
         with blamed(self.config, "the data was loaded"):
             self.splits = self.data.load(self.config.seed)
@@ -116,6 +111,7 @@ class Run:
                 sample=source.read(rows).x if len(rows) else None,
                 seed=self.config.seed,
             )
+        self.processes.equalise(self.model)
         self.learner = Learning(self.model, parts.learner)
         self._check_monitor()
         self.plugins = pluggy.PluginManager(PROJECT)
@@ -125,7 +121,10 @@ class Run:
             followers.append(parts.tracker)
         for follower in followers:
             self.plugins.register(follower)
-        self.hook = self.plugins.hook
+        # the first process alone tells the followers how the run goes; their own figures of a batch need each
+        self._silent = pluggy.PluginManager(PROJECT)
+        self._silent.add_hookspecs(RunSpec)
+        self.hook = self.plugins.hook if self.processes.first else self._silent.hook
 
     @property
     def step(self) -> int:
@@ -162,10 +161,11 @@ class Run:
 
         parent: what the run is a part of, for its record.
         """
-        self.folder.mkdir(parents=True)
-        write_text(self.folder / CONFIG, dump_toml(self.config))
-        if (diff := provenance.uncommitted()) is not None:
-            write_text(self.folder / UNCOMMITTED, diff)
+        if self.processes.first:
+            self.folder.mkdir(parents=True)
+            write_text(self.folder / CONFIG, dump_toml(self.config))
+            if (diff := provenance.uncommitted()) is not None:
+                write_text(self.folder / UNCOMMITTED, diff)
         splits = self.splits.parts()
         self.record = {
             "id": self.id,
@@ -178,6 +178,7 @@ class Run:
             "seed": self.config.seed,
             "config_hash": config_hash(self.config),
             "command": provenance.command(),
+            "launch": None if self.model.backend is None else self.model.backend.launch,
             "versions": provenance.versions(),
             "git": provenance.git_state(),
             "host": provenance.host(),
@@ -201,8 +202,7 @@ class Run:
             self._write_record()
             with self._signals():
                 self.hook.run_started(run=self, resumed=resumed)
-                for _ in self.steps():
-                    pass
+                self._train()
             self._finish()
         except BaseException as error:
             self._fail(error)
@@ -215,6 +215,18 @@ class Run:
             raise RunError(f"{explained(error, self.config)}; the run itself is finished and saved") from error
         self.record["told"] = True
         self._write_record()
+
+    def _train(self) -> None:
+        try:
+            for _ in self.steps():
+                pass
+        except OthersStopped as error:
+            if self._stop is not None and not error.reason:
+                raise self._interrupted() from error
+            raise
+
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(f"stopped by {self._stop} after step {self.step}; go on with --resume {self.id}")
 
     def _fail(self, error: BaseException) -> None:
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
@@ -240,8 +252,10 @@ class Run:
 
     def _save_what_is_whole(self, error: BaseException) -> None:
         """Save the state that an unforeseen error leaves, where it is a step's end and its numbers are sound."""
+        if not self.processes.first or self.learner.moving:
+            return
         foreseen = not isinstance(error, Exception) or isinstance(error, RunError)
-        if foreseen or self.learner.moving:
+        if foreseen and not isinstance(error.__cause__ or error, OthersStopped):
             return
         if all(bool(torch.isfinite(value).all()) for value in self.model.parameters()):
             self._write_checkpoint()
@@ -304,43 +318,50 @@ class Run:
         since, logged = time.perf_counter(), self.position.step
         batch_rows = [order[first : first + size] for first in range(self.position.batch * size, len(order), size)]
         # The next batch is read while a step runs, where that takes time.
-        reading = map(source.read, batch_rows)
+        parts = [self.processes.part(whole) for whole in batch_rows]
+        reading = map(source.read, (rows for rows, _ in parts))
         stream = made_ahead(reading) if source.slow else reading
-        for number, (rows, read) in enumerate(zip(batch_rows, stream, strict=True), start=self.position.batch):
+        together = zip(batch_rows, parts, stream, strict=True)
+        for number, (whole, (rows, places), read) in enumerate(together, start=self.position.batch):
             batch = read.to(device, dtype)
             done = epoch + number / batches
             rate = self.learner.rate(done / phase.epochs, done)
             step = self.position.step + 1
             previous = None if self._previous is None else self._previous[rows].to(device, dtype)
-            noise = self._generator("noise", step) if random else None
-            result = self.learner.step(batch, rate=rate, generator=noise, previous=previous)
+            noise = self._generator("noise", step, *self.processes.own) if random else None
+            share = len(places) / len(whole)
+            result = self.learner.step(batch, rate=rate, generator=noise, previous=previous, share=share)
             if self._previous is not None:
-                self._previous[rows] = result.solution.code.detach().cpu().to(self._previous.dtype)
+                codes = self.processes.gather(result.solution.code.detach(), places, len(whole))
+                self._previous[whole] = codes.cpu().to(self._previous.dtype)
             self.position = replace(self.position, batch=number + 1, step=step)
             if step % config.log_every == 0:
                 now = time.perf_counter()
                 speed = (step - logged) * size / (now - since)
                 since, logged = now, step
-                self._log_step(step, result.energies, result.solution, rate, speed)
+                self._log_step(step, result.energies, result.solution, rate, speed, len(places))
             if time.monotonic() - self._saved >= config.checkpoint_seconds:
                 self.save_checkpoint()
             if self._stop is not None:
                 self.save_checkpoint()
-                raise Interrupted(f"stopped by {self._stop} after step {step}; go on with --resume {self.id}")
+                raise self._interrupted()
             yield step
 
     def _log_step(
-        self, step: int, energies: Mapping[str, Tensor], solution: Solution, rate: float, speed: float
+        self, step: int, energies: Mapping[str, Tensor], solution: Solution, rate: float, speed: float, own: int
     ) -> None:
         check_finite(energies, step)
         values = {f"energy/{name}": float(value) for name, value in energies.items()}
         values = {"energy": sum(values.values()), **values}
-        code = solution.code.detach()
-        values["code/density"] = float(torch.count_nonzero(code)) / code.numel()
+        code, iterations = solution.code.detach()[:own], solution.iterations[:own]
+        sums = torch.tensor([torch.count_nonzero(code), code.numel(), iterations.sum(), own], dtype=torch.float64)
+        self.processes.reduce([sums])
+        active, entries, iterated, samples = sums.tolist()
+        values["code/density"] = active / entries
         values["rate"] = rate
         values["samples_per_second"] = speed
-        if solution.iterations.numel() and self.model.solver.config.max_iterations:
-            values["iterations"] = float(solution.iterations.double().mean())
+        if self.model.solver.config.max_iterations:
+            values["iterations"] = iterated / samples
         values |= {f"gradient/{name}": norm for name, norm in self.learner.gradient_norms().items()}
         self._add(step, "step", values)
         self.hook.step_done(run=self, step=step, metrics=values)
@@ -357,14 +378,14 @@ class Run:
         self.history.flush()
         self.hook.epoch_done(run=self, step=self.step, metrics=values)
         reason: str | None = self.hook.should_stop(run=self, step=self.step, metrics=values)
-        return reason
+        return self.processes.share(reason)
 
     def _evaluate(self, source: Source) -> dict[str, float]:
         def extra(batch: Batch, solution: Solution) -> dict[str, Tensor]:
-            found = self.hook.extra_metrics(run=self, batch=batch, solution=solution)
+            found = self.plugins.hook.extra_metrics(run=self, batch=batch, solution=solution)
             return {name: value for figures in found for name, value in figures.items()}
 
-        return evaluate(self.model, source, seed=self.config.seed, extra=extra)
+        return evaluate(self.model, source, seed=self.config.seed, extra=extra, processes=self.processes)
 
     def _keep_best(self, values: Mapping[str, float]) -> None:
         config = self.config.learning
@@ -394,6 +415,8 @@ class Run:
         for name, source in (("validation", self.splits.validation), ("test", self.splits.test)):
             if source is not None:
                 values |= {f"{name}/{metric}": value for metric, value in self._evaluate(source).items()}
+        if not self.processes.first:
+            return
         if self.reference is not None:
             name, source = next(
                 (name, source) for name, source in reversed(self.splits.parts().items()) if source is not None
@@ -437,7 +460,8 @@ class Run:
         changes = config_changes(load_config(self.folder / CONFIG).config, self.config)
         changed = [*self.record.get("changed", ()), {"step": self.step, "keys": sorted(changes)}]
         self.record |= {"config_hash": config_hash(self.config), "changed": changed}
-        write_text(self.folder / CONFIG, dump_toml(self.config))
+        if self.processes.first:
+            write_text(self.folder / CONFIG, dump_toml(self.config))
         self._write_record()
 
     def note_machine(self) -> None:
@@ -448,7 +472,7 @@ class Run:
         for moved in self.record.get("moved", ()):
             before |= {name: to for name, (_, to) in moved["changes"].items()}
         changes = {name: [before.get(name), value] for name, value in now.items() if before.get(name) != value}
-        if changes:
+        if changes and self.processes.first:
             said = ", ".join(f"{name} was {old} and is {new}" for name, (old, new) in changes.items())
             self.record["moved"] = [*self.record.get("moved", ()), {"step": self.step, "changes": changes}]
             logger.warning(
@@ -459,14 +483,17 @@ class Run:
             )
 
     def _write_record(self) -> None:
-        write_json(self.folder / RECORD, self.record)
+        if self.processes.first:
+            write_json(self.folder / RECORD, self.record)
 
     # -- checkpoints --------------------------------------------------------------------------------
 
     def save_checkpoint(self) -> Path:
         """Everything that a resume needs, in one file that is whole or the one before."""
-        path = self._write_checkpoint()
-        self.hook.checkpoint_saved(run=self, path=path)
+        path = self.folder / CHECKPOINT
+        if self.processes.first:
+            self._write_checkpoint()
+            self.hook.checkpoint_saved(run=self, path=path)
         return path
 
     def _write_checkpoint(self) -> Path:
@@ -485,16 +512,22 @@ class Run:
 
     def load_checkpoint(self) -> None:
         """Go back to the last checkpoint, or to the start where there is none yet."""
-        path = self.folder / CHECKPOINT
-        if path.is_file():
-            with safe_open(path, "pt") as file:
-                self.position = Position(**json.loads(file.metadata()["position"]))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found = self.processes.share(self._read_checkpoint() if self.processes.first else None)
+        if found is not None:
+            self.position, tensors = found
             self.model.load_state_dict(_under(tensors, "model/"))
             self.learner.load_state(_under(tensors, "optimiser/"))
             self._best = _under(tensors, "best/") or None
             self._previous = tensors.get("previous")
         self.history.truncate(self.position.records)
+
+    def _read_checkpoint(self) -> tuple[Position, dict[str, Tensor]] | None:
+        path = self.folder / CHECKPOINT
+        if not path.is_file():
+            return None
+        with safe_open(path, "pt") as file:
+            position = Position(**json.loads(file.metadata()["position"]))
+            return position, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -523,25 +556,45 @@ def train(
     Raises InputError before anything is written, RunError or Interrupted with the state saved.
     """
     loaded = config if isinstance(config, LoadedConfig) else load_config(config, overrides)
-    if resume is not None:
-        return resume_run(find_run(resume, loaded), loaded, allow_changes=allow_changes, followers=followers)
-    from groundstate.check import check
+    backend = assemble(loaded).backend
+    processes = processes_of(backend)
+    with processes.stopping_together():
+        begun = processes.share(_begun(loaded, resume, backend.launch) if processes.first else None)
+        if begun is not None:
+            return resume_run(begun, loaded, allow_changes=allow_changes, followers=followers)
+        from groundstate.check import check
 
-    output = loaded.config.output.folder
-    require_writable(output, "output.folder")
-    check(loaded)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    run = Run(loaded, output / f"{loaded.config.name}-{stamp}-{secrets.token_hex(2)}")
-    run.follow(followers)
-    try:
-        run.start(parent)
-    except OSError as error:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        raise InputError(
-            f"output.folder: {run.folder} cannot be written ({error.strerror}); make room, or choose another"
-        ) from error
-    run.execute()
-    return run
+        output = loaded.config.output.folder
+        if processes.first:
+            require_writable(output, "output.folder")
+        check(loaded)
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = processes.share(f"{loaded.config.name}-{stamp}-{secrets.token_hex(2)}")
+        run = Run(loaded, output / name)
+        run.follow(followers)
+        try:
+            run.start(parent)
+        except OSError as error:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            raise InputError(
+                f"output.folder: {run.folder} cannot be written ({error.strerror}); make room, or choose another"
+            ) from error
+        run.execute()
+        return run
+
+
+def _begun(loaded: LoadedConfig, resume: Path | str | None, launch: str | None) -> Path | None:
+    """The run to go on with: the one named, or the unfinished one that this launch began before a restart."""
+    if resume is not None:
+        return find_run(resume, loaded)
+    if launch is None:
+        return None
+    wanted = config_hash(loaded.config)
+    for file in loaded.config.output.folder.glob(f"{loaded.config.name}-*/{RECORD}"):
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if record.get("launch") == launch and record["config_hash"] == wanted and not is_over(record):
+            return file.parent
+    return None
 
 
 def resume_run(
@@ -558,20 +611,21 @@ def resume_run(
     """
     changed = changed_config(folder, loaded, allow_changes) if loaded is not None else None
     run = open_run(folder, changed)
-    if is_over(run.record):
-        raise InputError(f"{folder.name} is finished; there is nothing to resume")
-    if changed is not None:
-        run.require_same_parameters()
-    try:
-        run.load_checkpoint()
+    with run.processes.stopping_together():
+        if is_over(run.record):
+            raise InputError(f"{folder.name} is finished; there is nothing to resume")
         if changed is not None:
-            run.note_change()
-        run.note_machine()
-    except OSError as error:
-        raise InputError(f"{folder.name} cannot go on: {folder} cannot be written ({error.strerror})") from error
-    run.follow(followers)
-    run.execute(resumed=True)
-    return run
+            run.require_same_parameters()
+        try:
+            run.load_checkpoint()
+            if changed is not None:
+                run.note_change()
+            run.note_machine()
+        except OSError as error:
+            raise InputError(f"{folder.name} cannot go on: {folder} cannot be written ({error.strerror})") from error
+        run.follow(followers)
+        run.execute(resumed=True)
+        return run
 
 
 def is_over(record: Mapping[str, Any]) -> bool:

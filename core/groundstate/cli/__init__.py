@@ -14,25 +14,19 @@ DONE, FAILED, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code: 0 done, 1 failed while running, 2 wrong input, 130 interrupted."""
     from groundstate.cli.app import app
-    from groundstate.errors import GroundstateError, InputError, RunError
+    from groundstate.errors import GroundstateError, InputError, Interrupted
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         app(_with_resume(words), prog_name="groundstate")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else FAILED
-    except InputError as error:
-        for fault in error.faults:
-            _tell(str(fault))
-        return WRONG_INPUT
-    except RunError as error:
-        from groundstate.run import Interrupted
-
-        _tell(str(error))
-        return INTERRUPTED if isinstance(error, Interrupted) else FAILED
     except GroundstateError as error:
-        _tell(str(error))
-        return FAILED
+        if not error.told:
+            _tell(str(error))
+        if isinstance(error, InputError):
+            return WRONG_INPUT
+        return INTERRUPTED if isinstance(error, Interrupted) else FAILED
     return DONE
 
 

@@ -44,8 +44,8 @@ def encode(
     """
     from groundstate.api import load
     from groundstate.encode import encode as encode_inputs
+    from groundstate.errors import Interrupted
     from groundstate.formats import Formats
-    from groundstate.run import Interrupted
 
     if output is None:
         if len(inputs) > 1:

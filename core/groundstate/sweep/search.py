@@ -22,10 +22,9 @@ import pluggy
 
 from groundstate import provenance
 from groundstate.config import Overrides, assemble, config_changes, dump_toml, load_config
-from groundstate.errors import InputError, RunError
+from groundstate.errors import InputError, Interrupted, RunError
 from groundstate.files import require_writable, write_json, write_text
 from groundstate.hooks import PROJECT, RunSpec
-from groundstate.run import Interrupted
 from groundstate.sweep.metrics import require_metrics
 from groundstate.sweep.outcome import write_outcome
 from groundstate.sweep.plan import Plan, read_sweep

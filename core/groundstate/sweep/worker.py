@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groundstate.errors import GroundstateError
+from groundstate.errors import GroundstateError, Interrupted
 from groundstate.history import read_history
 from groundstate.hooks import hookimpl
-from groundstate.run import METRICS, RECORD, Interrupted, Run, is_over, resume_run, train
+from groundstate.run import METRICS, RECORD, Run, is_over, resume_run, train
 from groundstate.sweep.study import RUN, Study, Trial
 
 STORAGE = "GROUNDSTATE_SWEEP_STORAGE"
