@@ -164,6 +164,7 @@ def test_two_processes_learn_what_one_learns(config: dict[str, Any], tmp_path: P
             assert second.values[name] == pytest.approx(first.values[name], rel=1e-7, abs=1e-9), (first.step, name)
 
 
+@pytest.mark.soak
 def test_a_killed_worker_is_started_again_and_the_run_goes_on(tmp_path: Path) -> None:
     config = {**DRSAE, "phases": {"joint": {"epochs": 12}}}
     learning = {**DRSAE["learning"], "checkpoint_seconds": 0}
