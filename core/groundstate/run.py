@@ -255,7 +255,8 @@ class Run:
         if not self.processes.first or self.learner.moving:
             return
         foreseen = not isinstance(error, Exception) or isinstance(error, RunError)
-        if foreseen and not isinstance(error.__cause__ or error, OthersStopped):
+        left = any(isinstance(one, OthersStopped) for one in (error, error.__cause__))
+        if foreseen and not left:
             return
         if all(bool(torch.isfinite(value).all()) for value in self.model.parameters()):
             self._write_checkpoint()
