@@ -1,0 +1,160 @@
+"""Codes under tree groups and lateral inhibition: the cpu-native kernels against SPAMS and the generic solver.
+
+Whitened 12 × 12 patches of photographs, a dictionary that SPAMS trained on them. Trees of 1 + 3 + 12 units against
+SPAMS ``fistaTree``, whose tolerance is set so that its largest gap comes near 4e-6; inhibition between units of a
+sheet that lie apart against greedy coordinate descent in PyTorch. All in float64; gaps and residuals by
+``Problem.certificate``; our times include them.
+
+    python benchmarks/structured_codes.py --path PHOTOS
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from _race import machine, race, ratio, record
+from scipy.sparse import csc_matrix
+
+from groundstate import infer
+from groundstate_plugins.data.image_patches import ImagePatches
+from groundstate_plugins.regularisers.lateral_inhibition import LateralInhibition
+from groundstate_plugins.regularisers.tree_group import TreeGroup
+
+GAP = 4e-6
+RESIDUAL = 1e-6
+
+
+def depth_first(parent: list[int]) -> list[int]:
+    """The units in the order that SPAMS asks for: each right before its descendants."""
+    order: list[int] = []
+
+    def visit(unit: int) -> None:
+        order.append(unit)
+        for child, above in enumerate(parent):
+            if above == unit:
+                visit(child)
+
+    for root, above in enumerate(parent):
+        if above < 0:
+            visit(root)
+    return order
+
+
+def spams_tree(parent: list[int], order: list[int]) -> dict[str, Any]:
+    """The forest as SPAMS describes it, below one root without units or weight."""
+    units = len(parent)
+    place = {unit: number + 1 for number, unit in enumerate(order)}
+    groups = np.zeros((units + 1, units + 1), bool)
+    for unit, above in enumerate(parent):
+        groups[place[unit], place.get(above, 0)] = True
+    return {
+        "eta_g": np.array([1e-9] + [1.0] * units),  # 0 makes its prox divide 0 by 0
+        "groups": csc_matrix(groups),
+        "own_variables": np.array([0, *range(units)], dtype=np.int32),
+        "N_own_variables": np.array([0] + [1] * units, dtype=np.int32),
+    }
+
+
+def trees(x: torch.Tensor, dictionary: torch.Tensor, weight: float, accuracy: float, repeats: int) -> dict[str, Any]:
+    import spams
+
+    units = dictionary.shape[1]
+    term = TreeGroup(branching=[units // 16, 3, 4], weight=weight)
+    parent = term.config.forest().parent.tolist()
+    order = depth_first(parent)
+    forest, back = spams_tree(parent, order), np.argsort(order)
+    columns, atoms = np.asfortranarray(x.numpy().T), np.asfortranarray(dictionary.numpy()[:, order])
+    largest = float(torch.linalg.matrix_norm(dictionary, 2)) ** 2
+    found: dict[str, Any] = {}
+
+    def ours() -> None:
+        found["cpu-native"] = infer(x, dictionary=dictionary, terms=[term], tolerance=GAP, backend="cpu-native")
+
+    def theirs() -> None:
+        codes = spams.fistaTree(
+            *(columns, atoms, np.zeros((units, len(x)), order="F"), forest),
+            numThreads=torch.get_num_threads(),
+            max_it=20_000,
+            L0=largest,
+            fixed_step=True,
+            compute_gram=True,
+            lambda1=weight,
+            tol=accuracy,
+            it0=10,
+            loss="square",
+            regul="tree-l2",
+        )
+        found["SPAMS fistaTree"] = torch.from_numpy(np.ascontiguousarray(codes.T[:, back]))
+
+    lanes = race({"cpu-native": ours, "SPAMS fistaTree": theirs}, repeats=repeats)
+    code = found["cpu-native"].code
+    peer = infer(x, dictionary=dictionary, terms=[term], start=found["SPAMS fistaTree"], max_iterations=0)
+    return {
+        "lanes": record(lanes),
+        "ratio": ratio(lanes["SPAMS fistaTree"], lanes["cpu-native"]),
+        "non_zeros": float((code != 0).double().mean()),
+        "largest_gap": {
+            "cpu-native": float(found["cpu-native"].certificate.relative.max()),
+            "SPAMS fistaTree": float(peer.certificate.relative.max()),
+        },
+    }
+
+
+def inhibition(x: torch.Tensor, dictionary: torch.Tensor, sparsity: float, strength: float, repeats: int) -> Any:
+    term = LateralInhibition(
+        rule="distance", sheet=(16, dictionary.shape[1] // 16), strength=strength, sparsity=sparsity
+    )
+    found: dict[str, Any] = {}
+
+    def ours() -> None:
+        found["cpu-native"] = infer(x, dictionary=dictionary, terms=[term], tolerance=RESIDUAL, backend="cpu-native")
+
+    def generic() -> None:
+        found["generic"] = infer(
+            x, dictionary=dictionary, terms=[term], solver="coordinate-descent", tolerance=RESIDUAL
+        )
+
+    lanes = race({"cpu-native": ours, "generic": generic}, repeats=repeats)
+    return {
+        "lanes": record(lanes),
+        "ratio": ratio(lanes["generic"], lanes["cpu-native"]),
+        "non_zeros": float((found["cpu-native"].code != 0).double().mean()),
+        "largest_residual": {name: float(one.certificate.relative.max()) for name, one in found.items()},
+        "mean_energy": {name: float(one.energy.mean()) for name, one in found.items()},
+        "largest_rise": float((found["cpu-native"].energy - found["generic"].energy).max()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--path", help="a folder of photographs; by default those of scikit-learn")
+    parser.add_argument("--units", type=int, default=256, help="a multiple of 16")
+    parser.add_argument("--samples", type=int, default=1000, help="with inhibition; a fifth of them with trees")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    try:
+        import spams
+    except ImportError:
+        raise SystemExit("this benchmark needs SPAMS: pip install spams-bin") from None
+    source = ImagePatches(path=arguments.path, size=12).load(0).train
+    patches = source.read(torch.arange(min(len(source), 8000 + arguments.samples))).fields["x"].flatten(1).double()
+    x = patches[: arguments.samples].contiguous()
+    rest = np.asfortranarray(patches[arguments.samples :].numpy().T)
+    trained = spams.trainDL(rest, K=arguments.units, lambda1=0.6, iter=40, batchsize=400, numThreads=1, verbose=False)
+    dictionary = torch.from_numpy(np.ascontiguousarray(trained))
+    result: dict[str, Any] = {"samples": len(x), "units": arguments.units, "machine": machine("numba", "spams-bin")}
+    few = x[: max(1, len(x) // 5)]
+    for weight, accuracy in ((1.2, 2e-8), (0.55, 1e-8)):
+        result[f"tree groups, λ = {weight:g}"] = trees(few, dictionary, weight, accuracy, arguments.repeats)
+    for sparsity, strength in ((0.2, 0.05), (0.2, 0.005)):
+        name = f"inhibition, α = {sparsity:g}, S = {strength:g}"
+        result[name] = inhibition(x, dictionary, sparsity, strength, arguments.repeats)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
