@@ -99,22 +99,27 @@ class Spams:
     def __init__(self, x: Array, start: Array, penalty: float, batch: int) -> None:
         self.x, self.batch = np.asfortranarray(x.T), batch
         self.d, self.model, self.penalty = np.asfortranarray(start), None, penalty
+        self.each: float | None = None  # seconds an iteration
 
     def train(self, seconds: float) -> None:
         until = time.process_time() + seconds
-        while time.process_time() < until:
+        while (left := until - time.process_time()) > 0:
+            # Few long calls: each one copies and begins anew what it can.
+            iterations = max(20, int(left / self.each)) if self.each else 20
+            began = time.process_time()
             given: dict[str, Any] = {"D": self.d} if self.model is None else {"D": self.d, "model": self.model}
             self.d, self.model = spams.trainDL(
                 self.x,
                 return_model=True,
                 lambda1=self.penalty,
-                iter=20,
+                iter=iterations,
                 mode=2,
                 numThreads=1,
                 batchsize=self.batch,
                 verbose=False,
                 **given,
             )
+            self.each = (time.process_time() - began) / iterations
 
     def dictionary(self) -> Array:
         return np.array(self.d, dtype=np.float64)
