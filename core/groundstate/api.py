@@ -17,6 +17,7 @@ from groundstate.inference import Callback, Solution, solve
 from groundstate.model import WEIGHTS, Model
 from groundstate.problem import Problem
 from groundstate.registry import Registry
+from groundstate.stack import Stack
 from groundstate.structure import LeastSquares, LinearMap
 
 
@@ -115,6 +116,10 @@ def find_model(name: str | Path) -> Path:
     raise InputError(f"no model '{name}': give a run's id or folder, a model's folder or a tracker's URI")
 
 
-def load(name: str | Path) -> Model:
-    """The trained model of a run (its id or folder), of a model folder, or of a tracker's URI."""
-    return Model.load(find_model(name))
+def load(name: str | Path) -> Model | Stack:
+    """The trained model of a run (its id or folder), of a model folder, or of a tracker's URI.
+
+    A Stack where the run had layers, or something around its one model; its ``encode`` gives the features.
+    """
+    stack = Stack.load(find_model(name))
+    return stack.top.model if stack.plain else stack

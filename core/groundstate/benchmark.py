@@ -84,12 +84,15 @@ def compare_solvers(
     samples: held-out inputs. tolerance, max_iterations: of every solver but an amortised one; the config's by
     default. trained: where the parameters come from; as a run starts without it. follow: told who runs.
     """
-    parts = assemble(loaded)
-    splits = parts.data.load(loaded.config.seed)
+    assembled = assemble(loaded)
+    if len(loaded.layers) > 1:
+        raise InputError("this config is a stack; bench times the inference of one model")
+    (layer,), (parts,) = loaded.layers, assembled.layers
+    splits = assembled.data.load(loaded.config.seed)
     source = splits.test or splits.validation or splits.train
     batch = source.read(torch.arange(min(samples, len(source))))
     model = Model(encoder=parts.encoder, decoder=parts.decoder, terms=parts.terms, solver=parts.solver)
-    first = splits.train.read(torch.arange(min(loaded.config.learning.sample, len(splits.train))))
+    first = splits.train.read(torch.arange(min(layer.config.learning.sample, len(splits.train))))
     model.build(splits.train.input_shape, classes=splits.classes, sample=first.x, seed=loaded.config.seed)
     if trained is not None:
         _adopt(model, trained)
@@ -105,8 +108,8 @@ def compare_solvers(
     try:
         solvers = dict(_solvers(loaded.registry, model, batch, asked, left_out))
         if amortised:
-            solvers = {loaded.config.inference.type: parts.solver, **solvers}
-        backends = dict(_backends(loaded, parts.backend, left_out))
+            solvers = {layer.config.inference.type: parts.solver, **solvers}
+        backends = dict(_backends(loaded, assembled.backend, left_out))
         contenders = list(_contenders(model, batch, solvers, backends))
         if not contenders:
             reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())

@@ -5,15 +5,15 @@ Everything that a run would refuse is refused here, with file and line; no data 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from groundstate.components import Backend, Learner, Solver, Stage, Term
-from groundstate.config import LoadedConfig, Parts, PhaseConfig, assemble
+from groundstate.config import LayerParts, LoadedConfig, LoadedLayer, Parts, PhaseConfig, Provenance, assemble
 from groundstate.config.locate import KeyPath
 from groundstate.data import DataInfo
 from groundstate.errors import Fault, InputError
@@ -82,9 +82,14 @@ class PhaseReport:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What ``check`` found; ``record`` is the same as plain values, for machines."""
+    """What ``check`` found of a layer; ``record`` is the same as plain values, for machines.
+
+    layer: its name, empty where the run is one layer. below: the same of the layers under it, from the inputs up.
+    info: of what its model sees. features_shape: what it gives to a next layer, or to who encodes with it.
+    """
 
     name: str
+    layer: str
     data: str
     info: DataInfo
     code_shape: tuple[int, ...]
@@ -99,6 +104,10 @@ class CheckReport:
     backend: str
     kernel: str | None
     warnings: tuple[str, ...]
+    input: str | None = None
+    pool: str | None = None
+    features_shape: tuple[int, ...] = ()
+    below: tuple[CheckReport, ...] = ()
 
     @property
     def formula(self) -> str:
@@ -116,13 +125,20 @@ class CheckReport:
 
 
 def check(loaded: LoadedConfig) -> CheckReport:
-    """Everything that can be known of a run without reading its data; InputError with all that cannot work."""
+    """Everything that can be known of a run without reading its data; InputError with all that cannot work.
+
+    Of a stack, the report of its last layer, with those of the others in ``below``.
+    """
     parts = assemble(loaded)
     try:
         info = parts.data.describe()
     except InputError as error:
         raise loaded.place(error, "data") from error
-    early = list(_early_faults(loaded, parts, info))
+    early = [
+        fault
+        for layer, made in zip(loaded.layers, parts.layers, strict=True)
+        for fault in _early_faults(layer, made, info)
+    ]
     if early:
         raise InputError(early)
     threads = torch.get_num_threads()
@@ -135,29 +151,43 @@ def check(loaded: LoadedConfig) -> CheckReport:
 
 
 def _tried(loaded: LoadedConfig, parts: Parts, info: DataInfo) -> CheckReport:
-    trial = Trial(loaded, parts, info)
-    faults = [*trial.missing_needs(), *declared_faults(trial), *_phase_faults(loaded, trial)]
-    if not faults:
-        trial.energies(trial.batch(), trial.codes())
-        faults += [*_solver_faults(loaded, parts, trial), *_learner_faults(loaded, parts, trial)]
-    if faults:
-        raise InputError(faults)
-    return _report(loaded, parts, trial)
+    reports: list[CheckReport] = []
+    trials: list[Trial] = []
+    for layer, made in zip(loaded.layers, parts.layers, strict=True):
+        trial = Trial(layer, made, info)
+        last = made is parts.layers[-1]
+        faults = [*trial.missing_needs(), *declared_faults(trial), *_phase_faults(layer, trial, trials)]
+        if not faults:
+            trial.energies(trial.batch(), trial.codes())
+            faults += [*_solver_faults(layer, made.solver, trial), *_learner_faults(layer, made, trial)]
+            if last and parts.reference is not None:
+                everything = [trial.model.energy.weights("inference")]
+                place = ("evaluation", "reference", "type")
+                faults += _refusals(loaded.provenance, place, parts.reference, everything, trial)
+        if faults:
+            raise InputError(faults)
+        trials.append(trial)
+        report = _report(loaded, layer, made, parts.backend, trial)
+        info = trial.features_info()
+        reports.append(replace(report, features_shape=info.input_shape))
+    return replace(reports[-1], below=tuple(reports[:-1]))
 
 
 # -- refusals ---------------------------------------------------------------------------------------
 
 
-def _early_faults(loaded: LoadedConfig, parts: Parts, info: DataInfo) -> Iterator[Fault]:
+def _early_faults(layer: LoadedLayer, parts: LayerParts, info: DataInfo) -> Iterator[Fault]:
     """What can be seen before the model is built."""
-    fault = loaded.provenance.fault
+    fault = layer.provenance.fault
+    if parts.encoder is None and parts.features == "encoder":
+        yield fault(("features",), "the features are to be the encoder's, but there is none; add model.encoder")
     if parts.encoder is None and parts.solver.config.start == "encoder":
         message = (
-            f"solver '{loaded.config.inference.type}' starts from the encoder's code, but there is no encoder; "
+            f"solver '{layer.config.inference.type}' starts from the encoder's code, but there is no encoder; "
             "add [model.encoder]"
         )
         yield fault(("inference", "start"), message)
-    learning = loaded.config.learning
+    learning = layer.config.learning
     if learning.monitor is not None:
         if "validation" not in info.samples:
             yield fault(("learning", "monitor"), "this data has no validation split; hold some samples out")
@@ -173,38 +203,54 @@ def _weights(trial: Trial, stage: Stage, phase: PhaseConfig) -> dict[str, float]
     return trial.model.energy.weights(stage, phase.terms, phase.weights)
 
 
-def _phase_faults(loaded: LoadedConfig, trial: Trial) -> Iterator[Fault]:
-    """Phases in which nothing would be learned or inferred, and frozen names that are none."""
-    for name, phase in loaded.config.phases.items():
+def _phase_faults(layer: LoadedLayer, trial: Trial, below: Sequence[Trial]) -> Iterator[Fault]:
+    """Phases in which nothing would be learned or inferred, frozen names that are none, and what cannot be opened."""
+    for name, phase in layer.config.phases.items():
         yield from frozen_faults(trial, name, phase)
-        acting = phase.terms if phase.terms is not None else list(loaded.config.energy)
+        acting = phase.terms if phase.terms is not None else list(layer.config.energy)
         if not _weights(trial, "learning", phase):
             message = f"no term acts in learning here, only in inference: {', '.join(acting)}"
-            yield loaded.provenance.fault(("phases", name), message)
+            yield layer.provenance.fault(("phases", name), message)
         if trial.model.solver.config.max_iterations > 0 and not _weights(trial, "inference", phase):
             message = (
                 f"no term acts in inference here (a task acts in learning only, unless acts says otherwise), "
                 f"so the solver has nothing to minimise: {', '.join(acting)}"
             )
-            yield loaded.provenance.fault(("phases", name), message)
+            yield layer.provenance.fault(("phases", name), message)
+        if phase.open:
+            yield from _open_faults(layer, name, below)
 
 
-def _solver_faults(loaded: LoadedConfig, parts: Parts, trial: Trial) -> Iterator[Fault]:
-    """What a solver says of the problems it would be given: one per phase, and all terms for the reference."""
-    problems = [_weights(trial, "inference", phase) for phase in loaded.config.phases.values()]
+def _open_faults(layer: LoadedLayer, phase: str, below: Sequence[Trial]) -> Iterator[Fault]:
+    """Why nothing would reach the layers below."""
+    if not below:
+        yield layer.provenance.fault(("phases", phase, "open"), "there is no layer below this one to open")
+    for one in below:
+        with torch.enable_grad():
+            reached = one.layer(one.raw_batch().x).requires_grad
+        if not reached:
+            message = (
+                f"layer '{one.loaded.name}' infers its codes by '{one.loaded.config.inference.type}', through which no "
+                'gradient passes; give that layer features = "encoder", or unroll its solver'
+            )
+            yield layer.provenance.fault(("phases", phase, "open"), message)
+
+
+def _solver_faults(layer: LoadedLayer, solver: Solver[Any], trial: Trial) -> Iterator[Fault]:
+    """What a solver says of the problems it would be given: one per phase, and one of all terms."""
+    problems = [_weights(trial, "inference", phase) for phase in layer.config.phases.values()]
     everything = trial.model.energy.weights("inference")
-    asked: list[tuple[Solver[Any], KeyPath, list[dict[str, float]]]] = [
-        (parts.solver, ("inference", "type"), [*problems, everything])
-    ]
-    if parts.reference is not None:
-        asked.append((parts.reference, ("evaluation", "reference", "type"), [everything]))
-    for solver, path, weights in asked:
-        reasons = dict.fromkeys(reason for each in weights if each and (reason := trial.refusal(solver, each)))
-        for reason in reasons:
-            yield loaded.provenance.fault(path, reason)
+    return _refusals(layer.provenance, ("inference", "type"), solver, [*problems, everything], trial)
 
 
-def _learner_faults(loaded: LoadedConfig, parts: Parts, trial: Trial) -> Iterator[Fault]:
+def _refusals(
+    provenance: Provenance, path: KeyPath, solver: Solver[Any], weights: Sequence[dict[str, float]], trial: Trial
+) -> Iterator[Fault]:
+    for reason in dict.fromkeys(reason for each in weights if each and (reason := trial.refusal(solver, each))):
+        yield provenance.fault(path, reason)
+
+
+def _learner_faults(loaded: LoadedLayer, parts: LayerParts, trial: Trial) -> Iterator[Fault]:
     """What the learner says of the model."""
     try:
         parts.learner.build(trial.model)
@@ -215,38 +261,40 @@ def _learner_faults(loaded: LoadedConfig, parts: Parts, trial: Trial) -> Iterato
 # -- the report -------------------------------------------------------------------------------------
 
 
-def _report(loaded: LoadedConfig, parts: Parts, trial: Trial) -> CheckReport:
-    config, info = loaded.config, trial.info
-    dtype = parts.backend.dtype
+def _report(loaded: LoadedConfig, layer: LoadedLayer, parts: LayerParts, backend: Backend, trial: Trial) -> CheckReport:
+    config, info = layer.config, trial.info
     parameters = tuple(_parameters(trial))
     config_of_solver = config.inference.arguments()
     return CheckReport(
-        name=config.name,
-        data=config.data.type,
+        name=loaded.config.name,
+        layer=layer.name,
+        data=loaded.config.data.type,
         info=info,
         code_shape=trial.model.shapes.code_shape,
         encoder=config.model.encoder.type if config.model.encoder is not None else None,
         decoder=config.model.decoder.type if config.model.decoder is not None else None,
         solver=config.inference.type,
         solver_settings={name: config_of_solver[name] for name in ("start", "max_iterations", "tolerance")},
-        terms=tuple(_term(loaded, trial, name, term) for name, term in trial.model.energy.terms.items()),
+        terms=tuple(_term(layer, trial, name, term) for name, term in trial.model.energy.terms.items()),
         parameters=parameters,
-        memory=_memory(loaded, trial, parts.learner, parameters, dtype.itemsize),
-        phases=tuple(_phase(loaded, trial, name, phase) for name, phase in config.phases.items()),
-        backend=config.backend.type,
-        kernel=_kernel(parts, trial),
-        warnings=tuple(_warnings(loaded, parts.backend, info)),
+        memory=_memory(layer, trial, parts.learner, parameters, backend.dtype.itemsize),
+        phases=tuple(_phase(layer, trial, name, phase) for name, phase in config.phases.items()),
+        backend=loaded.config.backend.type,
+        kernel=_kernel(parts, backend, trial),
+        warnings=tuple(_warnings(loaded, layer, backend, info)),
+        input=config.input.type if config.input is not None else None,
+        pool=config.pool.type if config.pool is not None else None,
     )
 
 
-def _kernel(parts: Parts, trial: Trial) -> str | None:
+def _kernel(parts: LayerParts, backend: Backend, trial: Trial) -> str | None:
     """What finds the codes in place of the solver, for all terms that act in inference."""
     weights = trial.model.energy.weights("inference")
     asked = weights and parts.solver.config.max_iterations > 0
-    return trial.kernel(parts.backend, weights) if asked else None
+    return trial.kernel(backend, weights) if asked else None
 
 
-def _term(loaded: LoadedConfig, trial: Trial, name: str, term: Term) -> TermReport:
+def _term(loaded: LoadedLayer, trial: Trial, name: str, term: Term) -> TermReport:
     table = loaded.config.energy[name]
     stages: tuple[Stage, ...] = ("inference", "learning")
     acts = [stage for stage in stages if term.acts_in(stage)]
@@ -287,7 +335,7 @@ def _bound(spec: ParameterSpec, value: Tensor) -> str | None:
 
 
 def _memory(
-    loaded: LoadedConfig, trial: Trial, learner: Learner, parameters: tuple[ParameterReport, ...], itemsize: int
+    loaded: LoadedLayer, trial: Trial, learner: Learner, parameters: tuple[ParameterReport, ...], itemsize: int
 ) -> MemoryEstimate:
     """Estimated for one batch: what autograd keeps grows with the samples, so two sizes tell its slope."""
     learning = loaded.config.learning
@@ -312,7 +360,7 @@ def _memory(
     )
 
 
-def _phase(loaded: LoadedConfig, trial: Trial, name: str, phase: PhaseConfig) -> PhaseReport:
+def _phase(loaded: LoadedLayer, trial: Trial, name: str, phase: PhaseConfig) -> PhaseReport:
     learning = loaded.config.learning
     batches = -(-trial.info.samples.get("train", 0) // learning.batch_size)
     return PhaseReport(
@@ -326,12 +374,13 @@ def _phase(loaded: LoadedConfig, trial: Trial, name: str, phase: PhaseConfig) ->
     )
 
 
-def _warnings(loaded: LoadedConfig, backend: Backend, info: DataInfo) -> Iterator[str]:
+def _warnings(loaded: LoadedConfig, layer: LoadedLayer, backend: Backend, info: DataInfo) -> Iterator[str]:
     available = type(backend).available()
     if not available.available:
         yield f"backend '{loaded.config.backend.type}' cannot be used on this machine: {available.reason}"
     train = info.samples.get("train", 0)
-    if loaded.config.learning.batch_size > train:
-        yield f"learning.batch_size {loaded.config.learning.batch_size} is more than the {train} training samples"
+    if layer.config.learning.batch_size > train:
+        key = layer.provenance.key(("learning", "batch_size"))
+        yield f"{key} {layer.config.learning.batch_size} is more than the {train} training samples"
     for problem in loaded.registry.problems:
         yield f"plugins not readable: {problem}"

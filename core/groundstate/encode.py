@@ -23,6 +23,7 @@ from groundstate.files import replacing, require_writable, write_json
 from groundstate.formats import Formats, Inputs
 from groundstate.model import Model
 from groundstate.overlap import Behind, made_ahead
+from groundstate.stack import Layer, Stack
 
 MANIFEST = "_manifest.json"  # readers of a folder as one data set pass over names that begin so
 SHARD_BYTES = 1 << 26  # of dense codes in one shard
@@ -59,7 +60,7 @@ class Shard:
 
 
 def encode(
-    model: Model,
+    model: Model | Stack,
     inputs: Sequence[Path],
     output: Path,
     *,
@@ -80,7 +81,8 @@ def encode(
     formats = formats if formats is not None else Formats()
     source = Inputs(inputs, formats, model.shapes.input_shape)
     try:
-        job = _Job(model, source, formats.writer(output), batch_size, progress)
+        stack = model if isinstance(model, Stack) else Stack([Layer(model)])
+        job = _Job(stack, source, formats.writer(output), batch_size, progress)
         rows = shard_rows if shard_rows is not None else max(1, SHARD_BYTES // (job.code_values * job.dtype.itemsize))
         folder = output.is_dir() or not formats.writes(output)
         kept = shards = 0
@@ -169,7 +171,7 @@ def _plain(value: Any) -> str:
 class _Job:
     """What is encoded, how it is written, and in which blocks."""
 
-    model: Model
+    model: Stack
     inputs: Inputs
     format: Format
     batch_size: int
@@ -224,15 +226,17 @@ class _Job:
         generator = torch.Generator(self.model.device).manual_seed(first)
         batch = Batch({"x": x}).to(self.model.device, self.model.dtype)
         with torch.no_grad():
-            code = self.model.infer_batch(batch, certify=False, generator=generator).code
+            code: Tensor = self.model(batch.x, generator)
         return code.cpu().numpy()
 
 
-def model_digest(model: Model) -> str:
+def model_digest(model: Stack) -> str:
     """SHA-256 of what determines a model's codes: its parts' configs and every number in them."""
     found = hashlib.sha256(f"{model.shapes}{model.dtype}".encode())
-    for part in (*model.components.values(), model.solver):
-        found.update(f"{type(part).__qualname__}{part.config!r}".encode())
+    for layer in model:
+        found.update(layer.features.encode())
+        for part in (*layer.components.values(), layer.model.solver):
+            found.update(f"{type(part).__qualname__}{part.config!r}".encode())
     for name, value in model.state_dict().items():
         found.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         found.update(value.detach().cpu().contiguous().numpy().tobytes())

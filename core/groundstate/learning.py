@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,12 @@ from groundstate.model import Model
 from groundstate.parameters import Direction, ParameterSpec, select_units
 from groundstate.processes import Processes
 
+if TYPE_CHECKING:
+    from groundstate.stack import Stack
+
+LAYERS = "layers"
+"""Begins the names of parameters of the layers below, where a phase opens them: layers.<name>.encoder.…"""
+
 
 class PhaseConfig(BaseModel):
     """A stretch of training: how long, which terms act, how fast."""
@@ -34,6 +40,9 @@ class PhaseConfig(BaseModel):
     schedule: Literal["constant", "cosine"] = Field("constant", description="the rate over the phase")
     warmup: float = Field(0, ge=0, description="epochs over which the rate rises from 0")
     freeze: list[str] = Field(default_factory=list, description="beginnings of names of parameters that stay")
+    open: bool = Field(
+        False, description="the layers below learn too, from what this layer's energy says of their features"
+    )
 
 
 @dataclass(frozen=True)
@@ -56,11 +65,13 @@ class _Learned:
 class Learning:
     """Owns the optimisers: one descends, one ascends; one backward pass serves both.
 
-    learner: moves the parameters that it takes, and says how all others learn.
+    learner: moves the parameters that it takes, and says how all others learn. stack: the layers that end with the
+    model's, where a phase may open those below it; batches of such a phase hold the inputs of the whole stack.
     """
 
-    def __init__(self, model: Model, learner: Learner) -> None:
+    def __init__(self, model: Model, learner: Learner, stack: Stack | None = None) -> None:
         self.model = model
+        self.stack = stack
         self.learner = learner
         self.config = learner.config
         self.taken = frozenset(learner.build(model))
@@ -73,6 +84,9 @@ class Learning:
 
     def _collect(self) -> None:
         self.learned = list(learned_parameters(self.model))
+        if self.stack is not None:
+            for layer in self.stack.below:
+                self.learned += learned_parameters(layer.model, f"{LAYERS}.{layer.name}.")
         for item in self.learned:
             if item.name in self.taken:
                 item.parameter.requires_grad_(False)
@@ -110,7 +124,8 @@ class Learning:
             item.parameter.requires_grad_(item.name not in self.taken and not self._frozen(item.name))
 
     def _frozen(self, name: str) -> bool:
-        return name.startswith(tuple(self.phase.freeze))
+        shut = name.startswith(f"{LAYERS}.") and not self.phase.open
+        return shut or name.startswith(tuple(self.phase.freeze))
 
     def start_average(self) -> None:
         """Begin the running average at the parameters as they are (at the start of a phase)."""
@@ -168,7 +183,11 @@ class Learning:
         learning = self.model.energy.weights("learning", only, changed)
         energies: dict[str, Tensor] = {}
         solution: Solution | None = None
+        given = batch
         for repeat in range(self.config.descend_steps):
+            if self.stack is not None and self.phase.open:
+                # anew for each descent: the graph of the layers below is used up by one
+                batch = Batch({**given.fields, "x": self.stack.see(given.x)})
             if solution is None or solution.code.requires_grad:
                 solution = self.model.infer_batch(
                     batch, weights=inferring, previous=previous, generator=generator, certify=False
@@ -301,11 +320,11 @@ class Learning:
         self.start_phase(self.phase)
 
 
-def learned_parameters(model: Model) -> Iterator[_Learned]:
-    """Every parameter of a model's components, by its name in the model's ``state_dict``."""
+def learned_parameters(model: Model, prefix: str = "") -> Iterator[_Learned]:
+    """Every parameter of a model's components, by its name in the model's ``state_dict``, after the prefix."""
     for owner, part in model.components.items():
         for name, parameter, spec in part.declared():
-            yield _Learned(f"{owner}.{name}", parameter, spec)
+            yield _Learned(f"{prefix}{owner}.{name}", parameter, spec)
 
 
 def _optimiser(kind: Optimiser, groups: Mapping[float, list[nn.Parameter]], *, maximize: bool) -> torch.optim.Optimizer:

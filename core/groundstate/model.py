@@ -285,7 +285,12 @@ class Model(nn.Module):
         weights = folder / WEIGHTS
         if not weights.is_file():
             raise InputError(f"{folder} holds no model ({WEIGHTS} is missing); give a run's folder or its model folder")
-        model = load_model_tables(folder / CONFIG)
+        (parts, *above), backend = load_model_tables(folder / CONFIG)
+        if above or parts.name or parts.input is not None or parts.pool is not None:
+            raise InputError(f"{folder} holds a stack of layers; load it with groundstate.load")
+        model = cls(
+            encoder=parts.encoder, decoder=parts.decoder, terms=parts.terms, solver=parts.solver, backend=backend
+        )
         with safe_open(weights, "pt") as file:
             shapes = json.loads(file.metadata()["shapes"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -241,6 +241,10 @@ class Problem:
 
     def _power_iteration(self, rounds: int = 30) -> float:
         """Largest curvature of a quadratic smooth part over the batch; a lower bound, hence not certain."""
+        forms = [self.energy.terms[name].structure() for name in self.split.smooth]
+        if len(self) > 1 and all(isinstance(form, LeastSquares | Ridge) for form in forms):
+            # the same for every sample
+            return self.select(torch.zeros(1, dtype=torch.int64, device=self.batch.x.device))._power_iteration(rounds)
         generator = torch.Generator().manual_seed(0)
         direction = torch.randn(1, *self.code_shape, generator=generator).to(self.batch.x).expand_as(self.zeros())
         origin = self.smooth(self.zeros())[1].detach()

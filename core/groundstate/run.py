@@ -28,6 +28,7 @@ from groundstate import provenance
 from groundstate.blame import blamed, explained
 from groundstate.components import Callback
 from groundstate.config import LoadedConfig, assemble, config_changes, config_hash, dump_toml, load_config
+from groundstate.config.tables import LearnerFields
 from groundstate.data import Batch, Source
 from groundstate.errors import InputError, Interrupted, OthersStopped, RunError, nearest
 from groundstate.evaluate import amortisation_gap, evaluate
@@ -38,6 +39,7 @@ from groundstate.learning import Learning, PhaseConfig, check_finite
 from groundstate.model import Model
 from groundstate.overlap import made_ahead
 from groundstate.processes import processes_of
+from groundstate.stack import Layer, Stack
 
 if TYPE_CHECKING:
     from groundstate.inference import Solution
@@ -53,8 +55,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come: the next batch to train on. best: the monitored value so far. records: of metrics."""
+    """How far a run has come: the next batch to train on. best: the monitored value so far. records: of metrics.
 
+    phase, best, best_step: of the layer.
+    """
+
+    layer: int = 0
     phase: int = 0
     epoch: int = 0
     batch: int = 0
@@ -90,30 +96,13 @@ class Run:
         parts = assemble(loaded)
         self.processes = processes_of(parts.backend)
         self.history = History(folder / METRICS, kept=self.processes.first)
+        self.parts = parts
         self.data = parts.data
         with blamed(self.config, "the data was loaded"):
-            self.splits = self.data.load(self.config.seed)
+            self.inputs = self.data.load(self.config.seed)
         self.reference = parts.reference
-        self.model = Model(
-            encoder=parts.encoder,
-            decoder=parts.decoder,
-            terms=parts.terms,
-            solver=parts.solver,
-            backend=parts.backend,
-        )
-        source = self.splits.train
-        rows = torch.arange(min(self.config.learning.sample, len(source)))
-        torch.manual_seed(self.config.seed)
-        with blamed(self.config, "the model was built"):
-            self.model.build(
-                source.input_shape,
-                classes=self.splits.classes,
-                sample=source.read(rows).x if len(rows) else None,
-                seed=self.config.seed,
-            )
-        self.processes.equalise(self.model)
-        self.learner = Learning(self.model, parts.learner)
-        self._check_monitor()
+        self.stack = Stack((), self.inputs.train.input_shape)
+        self.enter_layer()
         self.plugins = pluggy.PluginManager(PROJECT)
         self.plugins.add_hookspecs(RunSpec)
         followers: list[Callback] = [*parts.callbacks.values()]
@@ -131,21 +120,78 @@ class Run:
         """Training steps done, over all phases."""
         return self.position.step
 
+    def enter_layer(self, *, sample: bool = True) -> None:
+        """Build the next layer on those that are there, and look at the data through them.
+
+        sample: whether its components may look at the data for their start; not needed where a checkpoint follows.
+        """
+        self.layer = self.loaded.layers[len(self.stack)]
+        parts = self.parts.layers[len(self.stack)]
+        source = self.stack.source(self.inputs.train) if len(self.stack) else self.inputs.train
+        rows = torch.arange(min(self.learning.sample, len(source)))
+        torch.manual_seed(self.config.seed)
+        with blamed(self.config, "the model was built"):
+            layer = Layer.of(parts, self.parts.backend).build(
+                self.stack.features_shape(self.stack.input_shape),
+                classes=self.inputs.classes,
+                sample=source.read(rows).x if sample and len(rows) else None,
+                seed=self.config.seed,
+            )
+        self.stack.append(layer)
+        self.model = layer.model
+        self.splits = self.stack.seen_splits(self.inputs)
+        self.processes.equalise(self.model)
+        opened = any(phase.open for _, phase in self.phases)
+        self.learner = Learning(self.model, parts.learner, self.stack if opened else None)
+        self._best, self._previous = None, None
+        self._check_monitor()
+
+    @property
+    def learning(self) -> LearnerFields:
+        """How the layer that is trained now learns."""
+        return self.layer.config.learning
+
+    def metric(self, name: str) -> str:
+        """The name under which a metric of the layer that is trained now is recorded."""
+        return layered(self.layer.name, name)
+
     @property
     def phases(self) -> list[tuple[str, PhaseConfig]]:
-        return list(self.config.phases.items())
+        """Of the layer that is trained now."""
+        return list(self.layer.config.phases.items())
+
+    @property
+    def schedule(self) -> list[tuple[str, PhaseConfig, int]]:
+        """Every phase of the run, in order, by the name that it has in records, with its steps in an epoch."""
+        return [
+            (layered(layer.name, name), phase, self._steps_in_epoch(layer.config.learning))
+            for layer in self.loaded.layers
+            for name, phase in layer.config.phases.items()
+        ]
+
+    def _steps_in_epoch(self, learning: LearnerFields) -> int:
+        return math.ceil(len(self.inputs.train) / learning.batch_size)
 
     @property
     def steps_in_epoch(self) -> int:
-        return math.ceil(len(self.splits.train) / self.config.learning.batch_size)
+        """Of the layer that is trained now."""
+        return self._steps_in_epoch(self.learning)
 
     @property
     def steps_in_all(self) -> int:
         """Steps of the whole run, for progress."""
-        return self.steps_in_epoch * sum(phase.epochs for _, phase in self.phases)
+        return sum(steps * phase.epochs for _, phase, steps in self.schedule)
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs up to now, over all layers and phases."""
+        layers = [list(layer.config.phases.values()) for layer in self.loaded.layers]
+        before = [phase for layer in layers[: self.position.layer] for phase in layer]
+        now = layers[self.position.layer][: self.position.phase]
+        return sum(phase.epochs for phase in (*before, *now)) + self.position.epoch
 
     def _check_monitor(self) -> None:
-        monitor = self.config.learning.monitor
+        monitor = self.learning.monitor
         if monitor is None:
             return
         if self.splits.validation is None:
@@ -166,7 +212,7 @@ class Run:
             write_text(self.folder / CONFIG, dump_toml(self.config))
             if (diff := provenance.uncommitted()) is not None:
                 write_text(self.folder / UNCOMMITTED, diff)
-        splits = self.splits.parts()
+        splits = self.inputs.parts()
         self.record = {
             "id": self.id,
             "name": self.name,
@@ -183,13 +229,13 @@ class Run:
             "git": provenance.git_state(),
             "host": provenance.host(),
             "data": {
-                "fingerprint": self.splits.fingerprint,
+                "fingerprint": self.inputs.fingerprint,
                 "samples": {name: len(source) for name, source in splits.items()},
-                "classes": self.splits.classes,
-                "input_shape": list(self.model.shapes.input_shape),
-                "picture_shape": list(self.splits.picture_shape) if self.splits.picture_shape else None,
+                "classes": self.inputs.classes,
+                "input_shape": list(self.stack.input_shape),
+                "picture_shape": list(self.inputs.picture_shape) if self.inputs.picture_shape else None,
             },
-            "parameters": {name: list(p.shape) for name, p in self.model.named_parameters()},
+            "parameters": self._parameter_shapes(),
             "metrics": {},
             "error": None,
         }
@@ -289,12 +335,26 @@ class Run:
         """Train, giving the number of each step when it is done; from the run's position to its end."""
         if self.position.complete:
             return
+        last = len(self.loaded.layers) - 1
+        for layer in range(self.position.layer, last + 1):
+            yield from self._train_layer()
+            if layer < last:
+                self._settle()
+                self.position = replace(self.position, layer=layer + 1, phase=0, best=None, best_step=0)
+                self.enter_layer()
+                self.save_checkpoint()
+        self.position = replace(self.position, complete=True)
+        self.save_checkpoint()
+
+    def _train_layer(self) -> Iterator[int]:
+        """The phases of the layer that is on top."""
         if self.model.solver.config.start == "previous" and self._previous is None:
             self._previous = torch.zeros(len(self.splits.train), *self.model.shapes.code_shape)
         offset = self.position.seconds
         began = time.monotonic()
         for index in range(self.position.phase, len(self.phases)):
-            self.phase, phase = self.phases[index]
+            name, phase = self.phases[index]
+            self.phase = layered(self.layer.name, name)
             self.learner.start_phase(phase)
             if (self.position.epoch, self.position.batch) == (0, 0):
                 self.learner.start_average()
@@ -307,14 +367,19 @@ class Run:
                 if reason is not None:
                     break
             self.position = replace(self.position, phase=index + 1, epoch=0, batch=0)
-        self.position = replace(self.position, complete=True)
-        self.save_checkpoint()
+
+    def _settle(self) -> None:
+        """Make what is kept of the layer's training its parameters: the running average, the best epoch."""
+        self.learner.adopt_average()
+        if self._best is not None:
+            self.stack.load_state_dict(self._best)
 
     def _epoch(self, index: int, epoch: int, phase: PhaseConfig) -> Iterator[int]:
-        config = self.config.learning
-        source = self.splits.train
+        config = self.learning
+        source = self.inputs.train if phase.open else self.splits.train
         device, dtype, random = self.model.device, self.model.dtype, self.model.random or bool(self.learner.taken)
-        order = source.order(self._generator("order", index, epoch, device="cpu"))
+        place = (index, epoch) if self.position.layer == 0 else (self.position.layer, index, epoch)
+        order = source.order(self._generator("order", *place, device="cpu"))
         size, batches = config.batch_size, self.steps_in_epoch
         since, logged = time.perf_counter(), self.position.step
         batch_rows = [order[first : first + size] for first in range(self.position.batch * size, len(order), size)]
@@ -364,43 +429,46 @@ class Run:
         if self.model.solver.config.max_iterations:
             values["iterations"] = iterated / samples
         values |= {f"gradient/{name}": norm for name, norm in self.learner.gradient_norms().items()}
-        self._add(step, "step", values)
-        self.hook.step_done(run=self, step=step, metrics=values)
+        named = self._add(step, "step", values)
+        self.hook.step_done(run=self, step=step, metrics=named)
 
     def _end_epoch(self) -> str | None:
         source = self.splits.validation
         values: dict[str, float] = {}
         with self.learner.averaged():
             if source is not None:
-                values = {f"validation/{name}": value for name, value in self._evaluate(source).items()}
+                values = {f"validation/{name}": value for name, value in self._evaluate(source, self.model).items()}
             self._keep_best(values)
         values |= {f"constraint/{name}": share for name, share in self.learner.constraint_activity().items()}
-        self._add(self.step, "epoch", values)
+        named = self._add(self.step, "epoch", values)
         self.history.flush()
-        self.hook.epoch_done(run=self, step=self.step, metrics=values)
-        reason: str | None = self.hook.should_stop(run=self, step=self.step, metrics=values)
+        self.hook.epoch_done(run=self, step=self.step, metrics=named)
+        reason: str | None = self.hook.should_stop(run=self, step=self.step, metrics=named)
         return self.processes.share(reason)
 
-    def _evaluate(self, source: Source) -> dict[str, float]:
+    def _evaluate(self, source: Source, model: Model) -> dict[str, float]:
         def extra(batch: Batch, solution: Solution) -> dict[str, Tensor]:
             found = self.plugins.hook.extra_metrics(run=self, batch=batch, solution=solution)
             return {name: value for figures in found for name, value in figures.items()}
 
-        return evaluate(self.model, source, seed=self.config.seed, extra=extra, processes=self.processes)
+        return evaluate(model, source, seed=self.config.seed, extra=extra, processes=self.processes)
 
     def _keep_best(self, values: Mapping[str, float]) -> None:
-        config = self.config.learning
+        config = self.learning
         if config.monitor is None:
             return
         value, best = values[config.monitor], self.position.best
         better = best is None or (value < best if config.monitor_mode == "min" else value > best)
         if better:
             self.position = replace(self.position, best=value, best_step=self.step)
-            self._best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self._best = {name: tensor.detach().clone() for name, tensor in self.stack.state_dict().items()}
 
-    def _add(self, step: int, kind: Any, values: Mapping[str, float]) -> None:
-        self.metrics |= values
-        self.history.add(step, self.phase, kind, values)
+    def _add(self, step: int, kind: Any, values: Mapping[str, float]) -> dict[str, float]:
+        """Record metrics; in a stack each under the name of its layer. Gives them as recorded."""
+        named = {self.metric(name): value for name, value in values.items()}
+        self.metrics |= named
+        self.history.add(step, self.phase, kind, named)
+        return named
 
     def _generator(self, purpose: str, *position: int, device: str | None = None) -> torch.Generator:
         """Random numbers that depend on the seed and the place in the run alone, so that a resume is exact."""
@@ -409,13 +477,14 @@ class Run:
         return torch.Generator(device or self.model.device).manual_seed(seed % 2**63)
 
     def _finish(self) -> None:
-        self.learner.adopt_average()
-        if self._best is not None:
-            self.model.load_state_dict(self._best)
+        self._settle()
         values: dict[str, float] = {}
-        for name, source in (("validation", self.splits.validation), ("test", self.splits.test)):
-            if source is not None:
-                values |= {f"{name}/{metric}": value for metric, value in self._evaluate(source).items()}
+        for depth, layer in enumerate(self.stack, start=1):
+            seen = self.stack.first(depth).seen_splits(self.inputs)
+            for split, source in seen.parts().items():
+                if split != "train":
+                    figures = self._evaluate(source, layer.model)
+                    values |= {layered(layer.name, f"{split}/{name}"): value for name, value in figures.items()}
         if not self.processes.first:
             return
         if self.reference is not None:
@@ -423,15 +492,16 @@ class Run:
                 (name, source) for name, source in reversed(self.splits.parts().items()) if source is not None
             )
             gaps = amortisation_gap(self.model, self.reference, source, self.config.evaluation.samples)
-            values |= {f"{name}/{metric}": value for metric, value in gaps.items()}
+            values |= {self.metric(f"{name}/{metric}"): value for metric, value in gaps.items()}
         for figures in self.hook.final_metrics(run=self):
             values |= figures
         values["seconds"] = self.position.seconds
-        if self.config.learning.monitor is not None:
+        if self.learning.monitor is not None:
             values["best_step"] = self.position.best_step
-        self._add(self.step, "final", values)
+        self.metrics |= values
+        self.history.add(self.step, self.phase, "final", values)
         self.history.flush()
-        self.model.save(self.folder / MODEL)
+        (self.model if self.stack.plain else self.stack).save(self.folder / MODEL)
         self.record |= {"status": "finished", "ended": _now(), "metrics": values}
         self._write_record()
         if self.config.output.report:
@@ -445,16 +515,39 @@ class Run:
         for follower in followers:
             self.plugins.register(follower)
 
+    def adopt(self, stack: Stack) -> None:
+        """Take a trained stack for the run's own, e.g. to look at it."""
+        self.stack = stack
+        self.layer = self.loaded.layers[-1]
+        self.model = stack.top.model
+        self.splits = stack.seen_splits(self.inputs)
+
     def require_same_parameters(self) -> None:
         """Refuse a changed config whose parameters the checkpoint cannot fill."""
         before = {name: tuple(shape) for name, shape in self.record["parameters"].items()}
-        after = {name: tuple(value.shape) for name, value in self.model.named_parameters()}
+        after = {name: tuple(shape) for name, shape in self._parameter_shapes().items()}
         other = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
         if other:
             raise InputError(
                 f"{self.id} cannot go on with the changed config: {', '.join(other)} would have another shape "
                 "than the checkpoint's; begin a new run"
             )
+
+    def _parameter_shapes(self) -> dict[str, list[int]]:
+        """Of all layers, whether they are entered or not."""
+        stack = Stack((), self.stack.input_shape)
+        found: dict[str, list[int]] = {}
+        entered = list(self.stack)
+        for number, loaded in enumerate(self.loaded.layers):
+            if number < len(entered):
+                layer = entered[number]
+            else:
+                layer = Layer.of(assemble(self.loaded).layers[number], None).build(
+                    stack.features_shape(self.stack.input_shape), classes=self.inputs.classes
+                )
+            stack.append(layer)
+            found |= {layered(loaded.name, name, "."): list(p.shape) for name, p in layer.model.named_parameters()}
+        return found
 
     def note_change(self) -> None:
         """Keep the config that the run goes on with, and in the record from which step on which keys changed."""
@@ -499,7 +592,7 @@ class Run:
 
     def _write_checkpoint(self) -> Path:
         path = self.folder / CHECKPOINT
-        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors = {f"model/{name}": value for name, value in self.stack.state_dict().items()}
         tensors |= {f"optimiser/{name}": value for name, value in self.learner.state().items()}
         if self._best is not None:
             tensors |= {f"best/{name}": value for name, value in self._best.items()}
@@ -513,14 +606,20 @@ class Run:
 
     def load_checkpoint(self) -> None:
         """Go back to the last checkpoint, or to the start where there is none yet."""
+        self.restore()
+        self.history.truncate(self.position.records)
+
+    def restore(self) -> None:
+        """The layers, parameters and states of the last checkpoint; nothing is written."""
         found = self.processes.share(self._read_checkpoint() if self.processes.first else None)
         if found is not None:
             self.position, tensors = found
-            self.model.load_state_dict(_under(tensors, "model/"))
+            while len(self.stack) <= self.position.layer:
+                self.enter_layer(sample=False)
+            self.stack.load_state_dict(_under(tensors, "model/"))
             self.learner.load_state(_under(tensors, "optimiser/"))
             self._best = _under(tensors, "best/") or None
             self._previous = tensors.get("previous")
-        self.history.truncate(self.position.records)
 
     def _read_checkpoint(self) -> tuple[Position, dict[str, Tensor]] | None:
         path = self.folder / CHECKPOINT
@@ -529,6 +628,11 @@ class Run:
         with safe_open(path, "pt") as file:
             position = Position(**json.loads(file.metadata()["position"]))
             return position, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def layered(layer: str, name: str, joint: str = "/") -> str:
+    """A name with that of its layer before it; as it is where a run is one layer."""
+    return f"{layer}{joint}{name}" if layer else name
 
 
 def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -670,7 +774,7 @@ def open_run(folder: Path, loaded: LoadedConfig | None = None) -> Run:
     run.record = json.loads(record.read_text(encoding="utf-8"))
     run.metrics = dict(run.record["metrics"])
     fingerprint = run.record["data"]["fingerprint"]
-    if run.splits.fingerprint != fingerprint:
+    if run.inputs.fingerprint != fingerprint:
         raise InputError(
             f"{folder.name} was trained on other data (its fingerprint differs); it cannot go on with this"
         )

@@ -13,51 +13,76 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundstate.components import Backend, Code, Solver, needs
-from groundstate.config import LoadedConfig, Parts, PhaseConfig, PluginTable
+from groundstate.components import Backend, Code, Solver, Transform, needs
+from groundstate.config import LayerParts, LoadedLayer, PhaseConfig, PluginTable
 from groundstate.data import Batch, DataInfo
 from groundstate.energy import PROVIDED, Point
 from groundstate.errors import Fault, InputError, PluginError, relative
 from groundstate.inference import kernel_name, kernel_of
-from groundstate.model import Model
 from groundstate.problem import Problem
+from groundstate.stack import Layer
 
 SAMPLES = 2
 """Made-up samples: more than one, so that a term that forgets the batch axis is found."""
 
 
 class Trial:
-    """The model of a config, built on the shapes that its data describes."""
+    """The layer of a config, built on the shapes that its data describes. info: of its inputs."""
 
-    def __init__(self, loaded: LoadedConfig, parts: Parts, info: DataInfo) -> None:
+    def __init__(self, loaded: LoadedLayer, parts: LayerParts, info: DataInfo) -> None:
         self.loaded = loaded
-        self.info = info
+        self._input_shape = info.input_shape
         self.generator = torch.Generator().manual_seed(0)
         # Without the backend: a config may be checked on a machine that lacks its device.
-        self.model = Model(
-            encoder=parts.encoder, decoder=parts.decoder, terms=parts.terms, solver=parts.solver, backend=None
-        )
-        self._build(parts)
+        self.layer = Layer.of(parts, None)
+        self.model = self.layer.model
+        self._build(info)
+        self.info = replace(info, input_shape=self.model.shapes.input_shape)
 
     # -- building -----------------------------------------------------------------------------------
 
-    def _build(self, parts: Parts) -> None:
+    def _build(self, info: DataInfo) -> None:
         """Build every component; what any of them refuses is located in its own table, all at once."""
         faults: list[Fault] = []
-        for name, part in self.model.components.items():
+        components = self.layer.components
+        for name, part in components.items():
             vars(part)["build"] = self._located(part.build, name, faults)
         try:
-            self.model.build(self.info.input_shape, classes=self.info.classes)
+            self.layer.build(info.input_shape, classes=info.classes)
         except InputError as error:
-            faults += self.loaded.place(error, "model").faults
-        except PluginError:
+            faults += self.loaded.place(error, *self._refusing(info)).faults
+        except Exception:
+            # what is built upon a part that was refused may fail in any way
             if not faults:
                 raise
         finally:
-            for part in self.model.components.values():
+            for part in components.values():
                 del vars(part)["build"]
         if faults:
             raise InputError(faults)
+
+    def _refusing(self, info: DataInfo) -> tuple[str, ...]:
+        """The table of what refuses a shape before anything is built, asked in the order of building."""
+        if hasattr(self.model, "shapes"):
+            return ("pool",)
+        shape = info.input_shape
+        try:
+            if isinstance(self.layer.input, Transform):
+                shape = self.layer.input.output_shape(shape)
+        except InputError:
+            return ("input",)
+        try:
+            if self.model.decoder is not None:
+                self.model.decoder.code_shape(shape)
+        except InputError:
+            return ("model", "decoder")
+        return ("model",)
+
+    def features_info(self) -> DataInfo:
+        """What the next layer is told of its data."""
+        with torch.no_grad():
+            features = self.layer(torch.zeros(1, *self._input_shape))
+        return replace(self.info, input_shape=tuple(features.shape[1:]))
 
     def _located(self, build: Callable[..., None], name: str, faults: list[Fault]) -> Callable[..., None]:
         def located(context: Any) -> None:
@@ -73,6 +98,8 @@ class Trial:
     def path(name: str) -> tuple[str, ...]:
         """The config table of a component of this name in the model."""
         owner, _, term = name.partition(".")
+        if owner in ("input", "pool"):
+            return (owner,)
         return ("energy", term) if owner == "terms" else ("model", owner)
 
     def table(self, name: str) -> PluginTable:
@@ -101,6 +128,10 @@ class Trial:
         if "y" in self.info.fields:
             fields["y"] = torch.zeros(samples, dtype=torch.int64 if self.info.classes else torch.float32)
         return Batch(fields)
+
+    def raw_batch(self) -> Batch:
+        """Inputs as they come to the layer, before its own transform."""
+        return Batch({"x": torch.randn(SAMPLES, *self._input_shape, generator=self.generator)})
 
     def codes(self, samples: int = SAMPLES) -> Tensor:
         """Non-negative codes: they lie in the domain of every term."""

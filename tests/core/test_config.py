@@ -535,10 +535,12 @@ def test_components_are_made_by_plain_constructors(base: Path) -> None:
     from groundstate.config import assemble
 
     parts = assemble(load_config(base, ["evaluation.reference.type=ista", "evaluation.reference.max_iterations=7"]))
-    assert parts.encoder is None
-    assert parts.decoder.config.units == 16
-    assert list(parts.terms) == ["reconstruction", "sparsity"]
-    assert parts.solver.config.max_iterations == 50
+    (layer,) = parts.layers
+    assert layer.encoder is None
+    assert layer.decoder is not None
+    assert layer.decoder.config.units == 16
+    assert list(layer.terms) == ["reconstruction", "sparsity"]
+    assert layer.solver.config.max_iterations == 50
     assert parts.reference.config.max_iterations == 7
     assert list(parts.callbacks) == ["progress"]
     assert parts.data.describe().classes == 10

@@ -12,6 +12,7 @@ from groundstate.components import Availability, Regulariser
 from groundstate.config import assemble, load_config, load_model_tables, model_tables
 from groundstate.errors import InputError
 from groundstate.model import Model
+from groundstate.stack import Layer
 
 CONFIG: dict[str, Any] = {
     "data": {"type": "digits"},
@@ -37,10 +38,7 @@ class Hoyer(Regulariser):
 def build(config: dict[str, Any] | Path, **overrides: Any) -> Model:
     loaded = load_config(config, overrides)
     parts = assemble(loaded)
-    model = Model(
-        encoder=parts.encoder, decoder=parts.decoder, terms=parts.terms, solver=parts.solver, backend=parts.backend
-    )
-    return model.build((5,), seed=1)
+    return Layer.of(parts.layers[0], parts.backend).model.build((5,), seed=1)
 
 
 def test_a_saved_model_gives_the_same_codes(tmp_path: Path) -> None:
@@ -86,7 +84,7 @@ def test_a_class_that_no_registry_names_is_refused() -> None:
         def energy(self, z: torch.Tensor) -> torch.Tensor:
             return z.flatten(1).sum(1)
 
-    parts = assemble(load_config(CONFIG))
+    parts = assemble(load_config(CONFIG)).layers[0]
     model = Model(decoder=parts.decoder, terms={"unnamed": Unnamed()}, solver=parts.solver)
     with pytest.raises(InputError, match=r"Unnamed is in no registry\.toml"):
         model_tables(model)
@@ -99,6 +97,7 @@ def test_a_backend_that_is_not_here_gives_way_to_the_default(tmp_path: Path, mon
     model = build(CONFIG, **{"backend.dtype": "float64"})
     file = tmp_path / "config.toml"
     file.write_text(model_tables(model).replace('type = "cpu"', 'type = "cuda"'), encoding="utf-8")
-    backend = load_model_tables(file).backend
+    backend = load_model_tables(file)[1]
+    assert backend is not None
     assert type(backend).__name__ == "Cpu"
     assert backend.dtype == torch.float64

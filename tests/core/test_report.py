@@ -35,6 +35,7 @@ from groundstate.report.pictures import as_pictures, sheet, signed_tiles
 from groundstate.report.timeline import Timeline
 from groundstate.report.words import number, percent, seconds
 from groundstate.run import Run, train
+from groundstate.stack import Layer, Stack
 from groundstate.structure import Inhibition
 
 CONFIG: dict[str, object] = {
@@ -359,7 +360,11 @@ def material_of(model: Model, x: torch.Tensor, picture_shape: tuple[int, ...] | 
     history = SimpleNamespace(path=folder / "metrics.jsonl")
     config = SimpleNamespace(seed=0, evaluation=SimpleNamespace(reference=None))
     record = {"metrics": {}}
-    return Material(SimpleNamespace(model=model, splits=splits, history=history, config=config, record=record))
+    loaded = SimpleNamespace(layers=[SimpleNamespace(name="", config=config)])
+    stack = Stack([Layer(model)])
+    return Material(
+        SimpleNamespace(stack=stack, inputs=splits, history=history, loaded=loaded, config=config, record=record)
+    )
 
 
 @pytest.mark.parametrize("picture_shape", [(3, 4), None])

@@ -14,6 +14,8 @@ from groundstate.errors import InputError, relative
 
 if TYPE_CHECKING:
     from groundstate.config import LoadedConfig
+    from groundstate.data import Splits
+    from groundstate.stack import Stack
 
 
 class Commands(TyperGroup):
@@ -137,32 +139,72 @@ def evaluate(
     config: Annotated[
         Path | None, typer.Option("--data", metavar="CONFIG", help="Take [data] from this config, not from the run's.")
     ] = None,
+    labels_per_class: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,…",
+            help="Test error of a linear classifier on the features, for each number of labelled samples per class.",
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the labelled samples.")] = 10,
     as_json: Json = False,
 ) -> None:
     """Measure a trained model on held-out data."""
     from groundstate.api import find_model
     from groundstate.config import assemble
     from groundstate.evaluate import evaluate as evaluate_split
-    from groundstate.model import Model
+    from groundstate.stack import Stack
 
     folder = find_model(model)
     beside = folder.parent / "config.toml"
     if config is None and not beside.is_file():
         raise InputError(f"{relative(folder)} stands outside its run, so nothing names the data; give --data CONFIG")
     loaded = _load(config if config is not None else beside, overrides or [])
-    parts = assemble(loaded).data.load(loaded.config.seed).parts()
+    splits = assemble(loaded).data.load(loaded.config.seed)
+    if labels_per_class is not None:
+        _few_labels(Stack.load(folder), splits, labels_per_class, draws, loaded.config.seed, as_json)
+        return
+    parts = splits.parts()
     held = {name: source for name, source in parts.items() if name != "train"} or parts
-    trained = Model.load(folder)
+    trained = Stack.load(folder)
     metrics = {
         f"{split}/{name}": value
         for split, source in held.items()
-        for name, value in evaluate_split(trained, source, seed=loaded.config.seed).items()
+        for name, value in evaluate_split(trained.top.model, trained.seen(source), seed=loaded.config.seed).items()
     }
     if as_json:
         print_json(metrics)
     else:
         for name, value in metrics.items():
             print(f"{name}: {value:.4g}")
+
+
+def _few_labels(stack: Stack, splits: Splits, counts: str, draws: int, seed: int, as_json: bool) -> None:
+    from groundstate.few_labels import FewLabels, evaluate_few_labels
+
+    try:
+        numbers = [int(word) for word in counts.split(",")]
+    except ValueError:
+        raise InputError(
+            f"--labels-per-class takes whole numbers joined by commas, e.g. 10,100, not '{counts}'"
+        ) from None
+
+    def follow(found: FewLabels) -> None:
+        if not as_json:
+            print(
+                f"{found.per_class} labels per class: error {found.error:.2%} ± {found.spread:.2%} "
+                f"({len(found.errors)} draws)",
+                flush=True,
+            )
+
+    results = evaluate_few_labels(stack, splits, numbers, draws=draws, seed=seed, follow=follow)
+    if as_json:
+        print_json(
+            {
+                str(one.per_class): {"error": one.error, "spread": one.spread, "errors": one.errors, "C": one.strengths}
+                for one in results
+            }
+        )
 
 
 @app.command()

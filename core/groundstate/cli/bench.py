@@ -37,9 +37,10 @@ def bench(
     """
     from rich.console import Console
 
-    from groundstate.api import load
+    from groundstate.api import find_model
     from groundstate.benchmark import compare_solvers
     from groundstate.config import load_config
+    from groundstate.model import Model
 
     with Console(stderr=True).status("loading") as status:
         found = compare_solvers(
@@ -48,7 +49,7 @@ def bench(
             repeats=repeats,
             tolerance=tolerance,
             max_iterations=max_iterations,
-            trained=load(model) if model is not None else None,
+            trained=Model.load(find_model(model)) if model is not None else None,
             follow=status.update,
         )
     if as_json:

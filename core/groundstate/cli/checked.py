@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 def show(report: CheckReport, console: Console) -> None:
     """The formula, then tables of terms, parameters, memory and phases."""
+    for below in report.below:
+        show(below, console)
+        console.print()
+    if report.layer:
+        console.rule(report.layer, align="left")
     console.print(Text(report.formula, style="bold"))
     console.print()
     _terms(report, console)
@@ -52,7 +57,11 @@ def _model(report: CheckReport, console: Console) -> None:
     rows = table("", "")
     rows.show_header = False
     rows.add_row("data", f"{report.data}: inputs {shape(report.info.input_shape)}{classes}; {samples}")
+    if report.input is not None:
+        rows.add_row("input", report.input)
     rows.add_row("code", f"{shape(report.code_shape)}; {parts}")
+    if report.pool is not None or report.layer:
+        rows.add_row("features", f"{shape(report.features_shape)}; pool {report.pool or 'none'}")
     rows.add_row("inference", f"{report.solver}: {settings}")
     rows.add_row("backend", report.backend + (f"; codes by its kernel '{report.kernel}'" if report.kernel else ""))
     console.print(rows)

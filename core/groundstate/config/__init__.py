@@ -1,8 +1,8 @@
 """A run's config: TOML files that extend each other and overrides in, pydantic models out, all faults at once."""
 
-from groundstate.config.assemble import Parts, assemble
+from groundstate.config.assemble import LayerParts, Parts, assemble
 from groundstate.config.layers import Overrides, Provenance
-from groundstate.config.load import LoadedConfig, load_config
+from groundstate.config.load import LoadedConfig, LoadedLayer, load_config
 from groundstate.config.models import (
     EvaluationConfig,
     LayerConfig,
@@ -10,7 +10,7 @@ from groundstate.config.models import (
     OutputConfig,
     RunConfig,
 )
-from groundstate.config.saved import load_model_tables, model_tables
+from groundstate.config.saved import load_model_tables, model_tables, stack_tables
 from groundstate.config.schema import json_schema, registry_schema
 from groundstate.config.tables import PluginTable
 from groundstate.config.write import config_changes, config_hash, dump_toml
@@ -19,7 +19,9 @@ from groundstate.learning import PhaseConfig
 __all__ = [
     "EvaluationConfig",
     "LayerConfig",
+    "LayerParts",
     "LoadedConfig",
+    "LoadedLayer",
     "ModelConfig",
     "OutputConfig",
     "Overrides",
@@ -37,4 +39,5 @@ __all__ = [
     "load_model_tables",
     "model_tables",
     "registry_schema",
+    "stack_tables",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from groundstate.components import Backend, Callback, Data, Decoder, Encoder, Learner, Solver, Term, Tracker
+from groundstate.components import Backend, Callback, Data, Decoder, Encoder, Learner, Solver, Term, Tracker, Transform
 from groundstate.config.layers import Provenance, dotted
 from groundstate.config.load import LoadedConfig, placed
 from groundstate.config.locate import KeyPath
@@ -17,20 +17,25 @@ from groundstate.errors import Fault, InputError, PluginError
 
 
 @dataclass(frozen=True)
-class ModelParts:
-    """What a model is made of, constructed but not built."""
+class LayerParts:
+    """What a layer is made of, constructed but not built."""
 
+    name: str
     encoder: Encoder | None
     decoder: Decoder | None
     terms: dict[str, Term]
     solver: Solver[Any]
+    input: Transform | None
+    pool: Transform | None
+    features: str
+    learner: Learner
 
 
 @dataclass(frozen=True)
-class Parts(ModelParts):
+class Parts:
     """Everything a run is made of. reference: the solver of ``[evaluation.reference]``."""
 
-    learner: Learner
+    layers: tuple[LayerParts, ...]
     backend: Backend
     data: Data
     tracker: Tracker | None
@@ -41,10 +46,8 @@ class Parts(ModelParts):
 def assemble(loaded: LoadedConfig) -> Parts:
     """Construct every component of a config; InputError with all that the constructors refuse."""
     config, make = loaded.config, Maker(loaded.provenance)
-    model = make.model(config)
     parts = Parts(
-        **model,
-        learner=make(config.learning, ("learning",)),
+        layers=tuple(make.layer(name, layer, ("layers", name) if name else ()) for name, layer in config.stack.items()),
         backend=make(config.backend, ("backend",)),
         data=make(config.data, ("data",)),
         tracker=make(config.tracking, ("tracking",)),
@@ -83,14 +86,19 @@ class Maker:
             ) from error
         return None
 
-    def model(self, config: Composition) -> dict[str, Any]:
-        """The fields of ModelParts."""
-        return {
-            "encoder": self(config.model.encoder, ("model", "encoder")),
-            "decoder": self(config.model.decoder, ("model", "decoder")),
-            "terms": {name: self(table, ("energy", name)) for name, table in config.energy.items()},
-            "solver": self(config.inference, ("inference",)),
-        }
+    def layer(self, name: str, config: Composition, path: KeyPath = ()) -> LayerParts:
+        """The parts of a layer whose table stands at this path."""
+        return LayerParts(
+            name=name,
+            encoder=self(config.model.encoder, (*path, "model", "encoder")),
+            decoder=self(config.model.decoder, (*path, "model", "decoder")),
+            terms={term: self(table, (*path, "energy", term)) for term, table in config.energy.items()},
+            solver=self(config.inference, (*path, "inference")),
+            input=self(config.input, (*path, "input")),
+            pool=self(config.pool, (*path, "pool")),
+            features=config.features,
+            learner=self(getattr(config, "learning", None), (*path, "learning")),
+        )
 
     def finish(self) -> None:
         """Raise InputError with everything that was refused."""

@@ -13,15 +13,13 @@ from groundstate.components import Term, needs
 from groundstate.config.fields import place
 from groundstate.config.layers import Provenance
 from groundstate.config.locate import KeyPath
+from groundstate.config.models import DEFAULT_KINDS, LAYER_KEYS, REQUIRED, RunConfig
 from groundstate.config.tables import PLUGIN_FAULT, Slot
 from groundstate.errors import Fault, InputError, PluginError, nearest
 from groundstate.registry import TERM_KINDS, Registry
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 """Names of terms, phases and callbacks: they stand in parameters' and metrics' names."""
-
-NAMED = {"energy": "term", "phases": "phase", "callbacks": "callback"}
-"""Tables of named tables, and what each of those is."""
 
 FROM_DECODER = ("decoded", "decode")
 
@@ -99,13 +97,43 @@ def cross_faults(values: Mapping[str, Any], provenance: Provenance, registry: Re
 
     Works on unvalidated values, so that these faults come together with those of single keys.
     """
+    faults: list[Fault] = []
+    for key, what in (("callbacks", "callback"), ("layers", "layer")):
+        tables = values.get(key)
+        if isinstance(tables, dict):
+            faults += _name_faults(key, tables, what, provenance)
+    layers = values.get("layers")
+    if not isinstance(layers, dict) or not layers:
+        phases = values.get("phases")
+        if isinstance(phases, dict) and not phases:
+            faults.append(provenance.fault(("phases",), "has no phases; add [phases.<name>] with epochs"))
+        return faults + _layer_faults(values, provenance, registry)
+    for name, layer in layers.items():
+        if isinstance(layer, dict):
+            faults += _layer_faults(layer, provenance.inside("layers", name), registry)
+    for key in LAYER_KEYS:
+        if key in values:
+            message = "stands beside [layers]; in a stack each layer has its own: put it into [layers.<name>]"
+            faults.append(provenance.fault((key,), message))
+    return faults
+
+
+def required_faults(values: Mapping[str, Any], provenance: Provenance, registry: Registry) -> Iterator[Fault]:
+    """What a run must say where it has no layers."""
+    if values.get("layers"):
+        return
+    for key in REQUIRED:
+        default = DEFAULT_KINDS.get(key)
+        if key not in values and not (default and registry.defaults(default)):
+            about = RunConfig.model_fields[key].description
+            yield provenance.fault((key,), f"is required: {about}")
+
+
+def _layer_faults(values: Mapping[str, Any], provenance: Provenance, registry: Registry) -> list[Fault]:
+    """Of one layer, or of a run that is one."""
     energy, phases = values.get("energy"), values.get("phases")
     faults: list[Fault] = []
-    for key, tables, what in (
-        ("energy", energy, "term"),
-        ("phases", phases, "phase"),
-        ("callbacks", values.get("callbacks"), "callback"),
-    ):
+    for key, tables, what in (("energy", energy, "term"), ("phases", phases, "phase")):
         if isinstance(tables, dict):
             faults += _name_faults(key, tables, what, provenance)
     if isinstance(energy, dict):
@@ -116,8 +144,6 @@ def cross_faults(values: Mapping[str, Any], provenance: Provenance, registry: Re
             for name, phase in phases.items():
                 if isinstance(phase, dict):
                     faults += _phase_faults(("phases", name), phase, energy, provenance)
-    if isinstance(phases, dict) and not phases:
-        faults.append(provenance.fault(("phases",), "has no phases; add [phases.<name>] with epochs"))
     return faults
 
 

@@ -49,20 +49,34 @@ class Layer:
 
 @dataclass
 class Provenance:
-    """Where each value of a merged config was written."""
+    """Where each value of a merged config was written. within: the table that key paths begin in."""
 
     origins: dict[KeyPath, Origin]
     fallback: Origin
+    within: KeyPath = ()
+
+    def inside(self, *table: str) -> Provenance:
+        """The same, for key paths that begin in this table."""
+        return Provenance(self.origins, self.fallback, (*self.within, *table))
+
+    def written(self, path: KeyPath) -> bool:
+        """Whether a file or an override says this key."""
+        return (*self.within, *path) in self.origins
+
+    def key(self, path: KeyPath) -> str:
+        """The key as it is written in the whole config."""
+        return dotted((*self.within, *path))
 
     def origin(self, path: KeyPath) -> Origin:
         """The origin of a key, or of the nearest table around it that was written."""
+        path = (*self.within, *path)
         while path and path not in self.origins:
             path = path[:-1]
         return self.origins.get(path, self.fallback)
 
     def fault(self, path: KeyPath, message: str) -> Fault:
         """A fault at a key, with the file and line where it stands."""
-        return Fault(message, dotted(path), self.origin(path).where)
+        return Fault(message, self.key(path), self.origin(path).where)
 
 
 @dataclass

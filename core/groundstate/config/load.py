@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from groundstate.config.faults import cross_faults, validation_faults
+from groundstate.config.faults import cross_faults, required_faults, validation_faults
 from groundstate.config.fields import Settle
 from groundstate.config.layers import (
     Layer,
@@ -18,13 +18,12 @@ from groundstate.config.layers import (
     Origin,
     Overrides,
     Provenance,
-    dotted,
     read_files,
     read_overrides,
     require_file,
 )
 from groundstate.config.locate import KeyPath
-from groundstate.config.models import DEFAULT_KINDS, NAME_PATTERN, RunConfig
+from groundstate.config.models import DEFAULT_KINDS, NAME_PATTERN, LayerConfig, RunConfig
 from groundstate.config.tables import PluginTable
 from groundstate.errors import Fault, InputError
 from groundstate.registry import REGISTRY_FILE, Registry
@@ -48,23 +47,45 @@ class LoadedConfig:
     file: Path | None = None
 
     @property
-    def tables(self) -> Mapping[str, PluginTable]:
-        """The tables of the model's plugins by their key: model.encoder, energy.<name>, inference, backend."""
-        config = self.config
-        found = {
-            "model.encoder": config.model.encoder,
-            "model.decoder": config.model.decoder,
-            **{f"energy.{name}": table for name, table in config.energy.items()},
-            "inference": config.inference,
-            "backend": config.backend,
-        }
-        return {key: table for key, table in found.items() if table is not None}
+    def layers(self) -> tuple[LoadedLayer, ...]:
+        """The layers from the inputs up; one, without a name, where the run is not a stack."""
+        return tuple(
+            LoadedLayer(name, layer, self.provenance.inside("layers", name) if name else self.provenance)
+            for name, layer in self.config.stack.items()
+        )
 
     def place(self, error: InputError | ValidationError, *table: str) -> InputError:
         """The same error with a key inside this table and the file and line where it stands.
 
         For what a component says of its own fields once it is made, or built on the data's shapes.
         """
+        return placed(error, table, self.provenance)
+
+
+@dataclass(frozen=True)
+class LoadedLayer:
+    """One layer of a loaded config, and where each value of it was written; key paths begin in its table."""
+
+    name: str
+    config: LayerConfig
+    provenance: Provenance
+
+    @property
+    def tables(self) -> Mapping[str, PluginTable]:
+        """The tables of the layer's plugins by their key: model.encoder, energy.<name>, inference, input, pool."""
+        config = self.config
+        found = {
+            "model.encoder": config.model.encoder,
+            "model.decoder": config.model.decoder,
+            **{f"energy.{name}": table for name, table in config.energy.items()},
+            "inference": config.inference,
+            "input": config.input,
+            "pool": config.pool,
+        }
+        return {key: table for key, table in found.items() if table is not None}
+
+    def place(self, error: InputError | ValidationError, *table: str) -> InputError:
+        """The same error with a key inside this table of the layer, and the file and line where it stands."""
         return placed(error, table, self.provenance)
 
 
@@ -82,8 +103,8 @@ def _placed(fault: Fault, table: KeyPath, provenance: Provenance) -> Fault:
     # A component names its own field ("index"), a longer key ("data.test"), several of them, or nothing.
     named = [tuple(key.strip().split(".")) for key in fault.key.split(",") if key]
     paths: list[KeyPath] = [keys if keys[: len(table)] == table else (*table, *keys) for keys in named] or [table]
-    path = next((path for path in paths if path in provenance.origins), paths[0])
-    key = ", ".join(dotted(path) for path in paths)
+    path = next((path for path in paths if provenance.written(path)), paths[0])
+    key = ", ".join(provenance.key(path) for path in paths)
     return Fault(fault.message, key, fault.where or provenance.origin(path).where)
 
 
@@ -156,6 +177,8 @@ def validate(model: type[M], merged: Merged, registry: Registry, faults: list[Fa
         found += [fault for fault in more if fault.key not in known]
     known |= {fault.key for fault in found}
     crossed = cross_faults(values, merged.provenance, registry)
+    if model is RunConfig:
+        crossed += required_faults(values, merged.provenance, registry)
     faults += [*found, *(fault for fault in crossed if fault.key not in known)]
     if faults or config is None:
         raise InputError(sorted(faults, key=_in_file_order))

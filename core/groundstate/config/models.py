@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -18,6 +19,7 @@ from groundstate.config.tables import (
     SolverTable,
     TermTable,
     TrackerTable,
+    TransformTable,
     registry_of,
 )
 from groundstate.learning import PhaseConfig
@@ -64,31 +66,75 @@ class OutputConfig(_Table):
     report: bool = Field(True, description="end the run with report.html")
 
 
-class Composition(_Table):
-    """What a model is made of."""
+Terms = Annotated[
+    dict[str, TermTable], Field(description="the energy's terms by name; the energy is their weighted sum")
+]
+Phases = Annotated[dict[str, PhaseConfig], Field(description="stretches of training by name, in order")]
+INFERENCE = "the solver that finds the code of lowest energy"
+
+
+class _Parts(_Table):
+    """What may be left out of a layer."""
 
     model: ComponentsConfig = Field(default_factory=ComponentsConfig, description="encoder and decoder")
-    energy: dict[str, TermTable] = Field(description="the energy's terms by name; the energy is their weighted sum")
-    inference: SolverTable = Field(description="the solver that finds the code of lowest energy")
+    input: TransformTable | None = Field(None, description="what is done to the inputs first; nothing by default")
+    pool: TransformTable | None = Field(
+        None,
+        description="what is done to the codes before the next layer, or a classifier, sees them; nothing by default",
+    )
+    features: Literal["code", "encoder"] = Field(
+        "code",
+        description="what goes on from here once the layer is trained: the code that inference finds, "
+        "or the encoder's prediction of it",
+    )
+
+
+class Composition(_Parts):
+    """What a model is made of."""
+
+    energy: Terms
+    inference: SolverTable = Field(description=INFERENCE)
 
 
 class LayerConfig(Composition):
-    """One layer: a model and how it learns. A run is one layer today."""
+    """``[layers.<name>]``: a model and how it learns."""
 
     learning: LearnerTable = Field(description="how parameters learn")
-    phases: dict[str, PhaseConfig] = Field(description="stretches of training by name, in order")
+    phases: dict[str, PhaseConfig] = Field(
+        default_factory=dict,
+        description="stretches of training by name, in order; a layer of a stack that has none stays as it starts",
+    )
 
 
-class ModelConfig(Composition):
-    """The config of a saved model: what ``Model.load`` needs beside the weights."""
+class _Saved(_Table):
+    """What a saved model's config says beside what it is made of."""
 
     backend: BackendTable | None = Field(None, description="device and precision")
     plugins: list[ConfigPath] = Field(default_factory=list, description="registry.toml files of local plugins")
 
 
-class RunConfig(LayerConfig):
-    """A whole run. The tables that a config leaves out take the registry's defaults."""
+class ModelConfig(Composition, _Saved):
+    """The config of a saved model: what ``Model.load`` needs beside the weights."""
 
+
+class StackConfig(_Saved):
+    """The config of a saved stack."""
+
+    layers: dict[str, Composition] = Field(description="its layers, from the inputs up")
+
+
+class RunConfig(_Parts):
+    """A whole run: one layer, or the layers of a stack. The tables that are left out take the registry's defaults."""
+
+    energy: Terms = Field(default_factory=dict)
+    inference: SolverTable | None = Field(None, description=INFERENCE)
+    learning: LearnerTable | None = Field(None, description="how parameters learn")
+    phases: Phases = Field(default_factory=dict)
+    layers: dict[str, LayerConfig] = Field(
+        default_factory=dict,
+        description="of a stack, from the inputs up: each has its own model, energy, inference, learning and phases, "
+        "and is trained on what the layers below it make of the data",
+    )
     name: RunName = Field("run", description="begins the run's id; by default the file's name")
     seed: int = Field(0, ge=0, lt=2**63, description="of every random draw; the same seed gives the same run")
     plugins: list[ConfigPath] = Field(
@@ -107,6 +153,25 @@ class RunConfig(LayerConfig):
     def _fill(cls, values: Any, info: ValidationInfo) -> Any:
         return with_defaults(values, registry_of(info)) if isinstance(values, dict) else values
 
+    @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """The keys that this config cannot have: those of a single layer in a stack, and the other way round."""
+        return LAYER_KEYS if self.layers else ("layers",)
+
+    @property
+    def stack(self) -> Mapping[str, LayerConfig]:
+        """The layers from the inputs up; of a run that is one layer, that one, without a name."""
+        if self.layers:
+            return self.layers
+        return {"": LayerConfig.model_construct(**{name: getattr(self, name) for name in LayerConfig.model_fields})}
+
+
+LAYER_KEYS = tuple(LayerConfig.model_fields)
+"""What stands either at the top level, or in each layer."""
+
+REQUIRED = ("energy", "inference", "phases")
+"""What a run that is one layer must say."""
+
 
 DEFAULT_KINDS = {"backend": "backend", "tracking": "tracker", "inference": "solver", "learning": "learner"}
 """Top-level tables that may be left out, and the kind whose default plugin then stands there."""
@@ -122,8 +187,14 @@ def with_defaults(values: dict[str, Any], registry: Registry) -> dict[str, Any]:
     """
     filled = dict(values)
     for key, kind in DEFAULT_KINDS.items():
-        if key not in filled and registry.defaults(kind):
+        each_layers_own = key in LAYER_KEYS and filled.get("layers")
+        if key not in filled and registry.defaults(kind) and not each_layers_own:
             filled[key] = {}
+    layers = filled.get("layers")
+    if isinstance(layers, dict) and registry.defaults("learner"):
+        filled["layers"] = {
+            name: {"learning": {}, **layer} if isinstance(layer, dict) else layer for name, layer in layers.items()
+        }
     if filled.setdefault("tracking", None) in (False, {"type": NO_TRACKER}):
         filled["tracking"] = None
     callbacks = filled.get("callbacks", {})

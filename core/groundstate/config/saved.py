@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import tomli_w
+from torch import nn
 
 from groundstate.components import Backend, Plugin
-from groundstate.config.assemble import Maker
+from groundstate.config.assemble import LayerParts, Maker
 from groundstate.config.layers import read_files
 from groundstate.config.load import add_plugins, merge, validate
-from groundstate.config.models import ModelConfig
+from groundstate.config.models import ModelConfig, StackConfig
 from groundstate.config.tables import PluginTable, table_model
 from groundstate.config.write import to_toml
 from groundstate.errors import InputError
@@ -20,6 +21,7 @@ from groundstate.registry import Registry
 
 if TYPE_CHECKING:
     from groundstate.model import Model
+    from groundstate.stack import Layer, Stack
 
 
 def model_tables(model: Model) -> str:
@@ -28,18 +30,15 @@ def model_tables(model: Model) -> str:
     InputError where a component's class is in no registry: nothing could make it again.
     """
     writer = _Writer(Registry.discover())
-    text: dict[str, Any] = {
-        "model": {
-            name: writer.table(part)
-            for name, part in (("encoder", model.encoder), ("decoder", model.decoder))
-            if part is not None
-        },
-        "energy": {name: writer.table(term) for name, term in model.energy.terms.items()},
-        "inference": writer.table(model.solver),
-    }
-    if model.backend is not None:
-        text["backend"] = writer.table(model.backend)
-    return tomli_w.dumps({"plugins": sorted(str(file) for file in writer.local), **text})
+    return writer.text(writer.model(model), model.backend)
+
+
+def stack_tables(stack: Stack) -> str:
+    """The config, as TOML, of a stack, each layer as ``model_tables`` writes a model."""
+    writer = _Writer(Registry.discover())
+    layers = {layer.name: writer.layer(layer) for layer in stack}
+    tables = {"layers": layers} if stack.top.name else layers[""]
+    return writer.text(tables, stack.top.model.backend)
 
 
 class _Writer:
@@ -47,7 +46,27 @@ class _Writer:
         self.registry = registry
         self.local: set[Path] = set()
 
-    def table(self, part: Plugin) -> dict[str, Any]:
+    def text(self, tables: dict[str, Any], backend: Backend | None) -> str:
+        if backend is not None:
+            tables = {**tables, "backend": self.table(backend)}
+        return tomli_w.dumps({"plugins": sorted(str(file) for file in self.local), **tables})
+
+    def model(self, model: Model) -> dict[str, Any]:
+        """The tables of a model's components."""
+        maps = {"encoder": model.encoder, "decoder": model.decoder}
+        return {
+            "model": {name: self.table(part) for name, part in maps.items() if part is not None},
+            "energy": {name: self.table(term) for name, term in model.energy.terms.items()},
+            "inference": self.table(model.solver),
+        }
+
+    def layer(self, layer: Layer) -> dict[str, Any]:
+        """The tables of a layer: those of its model, and what stands around it."""
+        around = {"input": layer.input, "pool": layer.pool}
+        tables = {name: self.table(part) for name, part in around.items() if part is not None}
+        return {"features": layer.features, **tables, **self.model(layer.model)}
+
+    def table(self, part: Plugin | nn.Module) -> dict[str, Any]:
         cls = type(part)
         entry = LOADED.get(cls) or self.registry.find(cls)
         if entry is None:
@@ -57,26 +76,29 @@ class _Writer:
             )
         if entry.source.kind == "local" and entry.source.file is not None:
             self.local.add(entry.source.file)
-        return {"type": entry.name, **to_toml(part.config)}
+        return {"type": entry.name, **to_toml(cast(Plugin, part).config)}
 
 
-def load_model_tables(path: Path) -> Model:
-    """The model that a file of ``model_tables`` describes, not built and without weights.
+def load_model_tables(path: Path) -> tuple[tuple[LayerParts, ...], Backend | None]:
+    """The layers that a file of ``model_tables`` or ``stack_tables`` describes, and the backend; nothing is built.
 
     A backend that this machine has not gives way to the registry's default, in the same precision.
     """
-    from groundstate.model import Model
-
     registry = Registry.discover()
-    layers = read_files(path, registry)
-    faults = list(add_plugins(layers, registry))
-    merged = merge(layers, registry)
-    config = validate(ModelConfig, merged, registry, faults)
+    files = read_files(path, registry)
+    faults = list(add_plugins(files, registry))
+    merged = merge(files, registry)
     make = Maker(merged.provenance)
-    parts = make.model(config)
+    config: ModelConfig | StackConfig
+    if "layers" in merged.values:
+        config = validate(StackConfig, merged, registry, faults)
+        layers = tuple(make.layer(name, layer, ("layers", name)) for name, layer in config.layers.items())
+    else:
+        config = validate(ModelConfig, merged, registry, faults)
+        layers = (make.layer("", config),)
     backend = make(_usable_backend(config.backend, registry), ("backend",))
     make.finish()
-    return Model(**parts, backend=backend)
+    return layers, backend
 
 
 def _usable_backend(table: PluginTable | None, registry: Registry) -> PluginTable | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from groundstate.config.layers import PUBLISHED
-from groundstate.config.models import DEFAULT_KINDS, NO_TRACKER, RunConfig
+from groundstate.config.models import DEFAULT_KINDS, NO_TRACKER, REQUIRED, RunConfig
 from groundstate.config.tables import SLOT_MARK, table_model
 from groundstate.errors import InputError, PluginError
 from groundstate.registry import KINDS, SYSTEM, TERM_KINDS, Entry, Registry, table_fields
@@ -28,7 +28,8 @@ def json_schema(registry: Registry) -> Schema:
     schema = RunConfig.model_json_schema()
     definitions: Schema = schema.pop("$defs", {})
     required = set(schema.pop("required", ())) - {"tracking", "callbacks"}
-    required -= {key for key, kind in DEFAULT_KINDS.items() if registry.defaults(kind)}
+    defaulted = {key for key, kind in DEFAULT_KINDS.items() if registry.defaults(kind)}
+    required -= defaulted
     for kind in KINDS:
         if kind not in TERM_KINDS:
             definitions[kind] = _union(registry, (kind,), definitions)
@@ -54,6 +55,7 @@ def json_schema(registry: Registry) -> Schema:
         "if": {"not": {"required": ["extends"]}},
         "then": {
             "required": sorted(required),
+            "anyOf": [{"required": ["layers"]}, {"required": sorted(set(REQUIRED) - defaulted)}],
             "properties": {
                 "data": {"required": ["type"]},
                 "energy": {"additionalProperties": {"required": ["type"]}},

@@ -60,6 +60,8 @@ def to_toml(config: BaseModel) -> dict[str, Any]:
     """A model's fields as TOML values, in the order in which the models name them."""
     table: dict[str, Any] = {}
     for name, info in type(config).model_fields.items():
+        if isinstance(config, RunConfig) and name in config.elsewhere:
+            continue
         value = getattr(config, name)
         if value is not None:
             table[name] = _value(_as_declared(value, info), name)

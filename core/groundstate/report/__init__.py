@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
-from safetensors import safe_open
 
 from groundstate import provenance
 from groundstate.errors import InputError
 from groundstate.files import require_writable, write_text
 from groundstate.hooks import Section
-from groundstate.model import Model
 from groundstate.report import (
     codes,
     comparison,
@@ -32,6 +31,7 @@ from groundstate.report.material import Material, render
 from groundstate.report.summary import summary
 from groundstate.report.words import when
 from groundstate.run import CHECKPOINT, MODEL, REPORT, Run, open_run
+from groundstate.stack import Stack
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,12 @@ SECTIONS: tuple[tuple[int, str, Make], ...] = (
 """Order, heading and maker of each built-in section; a maker gives None where a section does not apply."""
 
 
+OF_THE_RUN = 900
+"""From this order on, sections are of the whole run, not of a layer."""
+EACH_LAYER = 100
+"""So far on are the sections of the next layer."""
+
+
 def write_report(run: Run | Path) -> Path:
     """Write ``report.html`` into a run's folder and return its path.
 
@@ -66,9 +72,9 @@ def write_report(run: Run | Path) -> Path:
     """
     if isinstance(run, Path):
         run = opened(run)
-    material = Material(run)
-    built_in = (_section(title, order, make, material) for order, title, make in SECTIONS)
-    sections = sorted((*filter(None, built_in), *_of_callbacks(run)), key=lambda section: section.order)
+    layers = (Material(run, depth) for depth in range(len(run.stack)))
+    built_in = [section for material in layers for section in _of_layer(material)]
+    sections = sorted((*built_in, *_of_callbacks(run)), key=lambda section: section.order)
     status = run.record["status"]
     about = Markup('<span class="status {}">{}</span> {} · {}').format(
         status, status, run.id, when(run.record["created"])
@@ -89,7 +95,7 @@ def write_comparison(folders: Sequence[Path], path: Path) -> Path:
     if twice is not None:
         raise InputError(f"{twice.name} is given twice; name each run once")
     require_writable(path.parent, "--output")
-    runs = comparison.Runs([Material(opened(folder)) for folder in folders])
+    runs = comparison.Runs([_top(opened(folder)) for folder in folders])
     made = (_section(title, 0, make, runs) for title, make in comparison.SECTIONS)
     names = dict.fromkeys(material.run.name for material in runs.materials)
     title = " · ".join(names)
@@ -104,6 +110,30 @@ def _write(path: Path, title: str, what: str, name: str, about: Markup, sections
     page = render("page", title=title, what=what, name=name, about=about, sections=sections, version=version)
     write_text(path, str(page))
     return path
+
+
+def _top(run: Run) -> Material:
+    return Material(run, len(run.stack) - 1)
+
+
+def _of_layer(material: Material) -> Iterable[Section]:
+    """Every section of a layer; those of the whole run with the first one."""
+    for order, title, make in SECTIONS:
+        whole = order >= OF_THE_RUN
+        section = None if whole and material.depth else _section(title, order, make, material)
+        if section is None:
+            continue
+        if whole or not material.name:
+            yield section
+        else:
+            # layer after layer, each with all of its sections
+            place = min(order + EACH_LAYER * material.depth, OF_THE_RUN - 1)
+            yield Section(f"{material.name}: {title}", _apart(section.html, material.name), place)
+
+
+def _apart(html: str, name: str) -> str:
+    """The same with ids that no other layer's section has."""
+    return re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{name}-", html)
 
 
 def _section(
@@ -134,12 +164,10 @@ def opened(folder: Path) -> Run:
     """The run in a folder with its trained model, from where it was saved or else from the last checkpoint."""
     run = open_run(folder)
     if (folder / MODEL).is_dir():
-        run.model = Model.load(folder / MODEL)
+        run.adopt(Stack.load(folder / MODEL))
         return run
     checkpoint = folder / CHECKPOINT
     if not checkpoint.is_file():
         raise InputError(f"{folder} holds neither a trained model nor a checkpoint; there is nothing to report yet")
-    with safe_open(checkpoint, "pt") as file:
-        names = [name for name in file.keys() if name.startswith("model/")]  # noqa: SIM118
-        run.model.load_state_dict({name.removeprefix("model/"): file.get_tensor(name) for name in names})
+    run.restore()
     return run

@@ -85,7 +85,7 @@ def reconstructions(material: Material) -> Markup | None:
         return None
     x, decoded = seen.shown.x.flatten(1).double(), seen.decoded.flatten(1).double()
     unexplained = (x - decoded).square().sum(1) / x.square().sum(1).clamp_min(1e-30)
-    shape = material.run.splits.picture_shape
+    shape = material.splits.picture_shape
     if shape is None or int(np.prod(shape)) != x.shape[1]:
         return _signals(seen, x, decoded, unexplained)
     samples = []

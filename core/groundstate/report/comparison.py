@@ -47,7 +47,7 @@ class Runs:
         ]
 
     def on_the_same_data(self) -> bool:
-        return len({material.run.splits.fingerprint for material in self.materials}) == 1
+        return len({material.splits.fingerprint for material in self.materials}) == 1
 
 
 def runs(found: Runs) -> Markup:
@@ -206,7 +206,7 @@ def usage(found: Runs) -> Markup:
 
 def reconstructions(found: Runs) -> Markup | None:
     """The same held-out samples as each run restores them."""
-    shape = found.materials[0].run.splits.picture_shape
+    shape = found.materials[0].splits.picture_shape
     seen = [material.observed for material in found.materials]
     if shape is None or not found.on_the_same_data() or any(one.decoded is None for one in seen):
         return None

@@ -12,6 +12,7 @@ from torch import Tensor
 from groundstate.report.charts import histogram
 from groundstate.report.material import Material, render
 from groundstate.report.pictures import Pixels, as_pictures, columns_for, picture, sheet, signed_tiles
+from groundstate.report.windows import shared_and_local
 from groundstate.report.words import number
 from groundstate.structure import Groups, Inhibition, Tree
 
@@ -38,7 +39,7 @@ class Dictionary:
 
 def dictionary(material: Material) -> Dictionary | None:
     """The decoder's columns where they can be looked at: a matrix, and inputs that are pictures."""
-    decoder, shape = material.model.decoder, material.run.splits.picture_shape
+    decoder, shape = material.model.decoder, material.splits.picture_shape
     linear = decoder.structure() if decoder is not None else None
     if linear is None or shape is None or linear.matrix.shape[0] != int(np.prod(shape)):
         return None
@@ -71,7 +72,7 @@ def _numbered(material: Material) -> bool:
 def filters(material: Material) -> Markup | None:
     shown = dictionary(material)
     if shown is None:
-        return None
+        return shared_and_local(material)
     total, order = len(shown.columns), shown.order
     order = order[: min(MOST, max(1, MOST_VALUES // shown.columns.shape[1]))]
     decoder = filter_sheet(shown.columns[order], shown)

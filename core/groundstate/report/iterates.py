@@ -37,7 +37,7 @@ class Steps(NamedTuple):
 
 def follow(material: Material) -> Steps | None:
     """The encoder's iterates on held-out samples; None where it tells none."""
-    model, source = material.model, held_out(material.run.splits)[1]
+    model, source = material.model, held_out(material.splits)[1]
     if model.encoder is None:
         return None
     batch = source.read(torch.arange(min(FOLLOWED, len(source)))).to(model.device, model.dtype)
@@ -150,7 +150,7 @@ def _measured(material: Material, rows: Tensor, columns: Tensor) -> Units:
 
 def _selectivity(material: Material) -> Tensor | None:
     """How much of each unit's activity, class by class on average, falls on the class where it is most active."""
-    seen, classes = material.observed, material.run.splits.classes
+    seen, classes = material.observed, material.splits.classes
     if seen.labels is None or classes is None:
         return None
     size = seen.code.flatten(1).abs().double()

@@ -22,7 +22,7 @@ BINS = 15
 
 def confusion(material: Material) -> Markup | None:
     labels = material.observed.labels
-    classes = material.run.splits.classes
+    classes = material.splits.classes
     if labels is None or classes is None:
         return None
     matrix = torch.bincount(labels.truth * classes + labels.predicted, minlength=classes * classes)

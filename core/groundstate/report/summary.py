@@ -46,7 +46,7 @@ def summary(material: Material) -> Markup:
         terms=[
             (
                 name,
-                f"{term.kind} {material.run.config.energy[name].type}",
+                f"{term.kind} {material.config.energy[name].type}",
                 _typeset(term.formula()),
                 number(term.config.weight),
                 _acts(term),
@@ -55,7 +55,7 @@ def summary(material: Material) -> Markup:
         ],
         phases=[
             (name, phase.epochs, " and ".join(phase.terms) if phase.terms else "all terms", phase.schedule)
-            for name, phase in material.run.phases
+            for name, phase in material.config.phases.items()
         ],
         table=table,
         splits=splits,

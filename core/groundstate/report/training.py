@@ -47,7 +47,7 @@ def energies(material: Material) -> Markup | None:
     shown = [picture for picture in pictures if picture is not None]
     if not shown:
         return None
-    descent = follow_inference(material.model, material.run.splits, material.run.config.seed)
+    descent = follow_inference(material.model, material.splits, material.run.config.seed)
     inference = None
     if descent is not None and descent.above.max() > 0:
         inference = lines(
@@ -70,7 +70,7 @@ def energies(material: Material) -> Markup | None:
         epochs=len(timeline.epochs),
         spacing=timeline.mark_spacing(),
         inference=inference,
-        learning=material.run.config.learning,
+        learning=material.config.learning,
         ascending=ascending,
         samples=descent.samples if descent is not None else 0,
     )

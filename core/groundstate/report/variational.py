@@ -40,7 +40,7 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 def channel(material: Material) -> Channel | None:
     """What held-out samples' codes cost and lose; None where the encoder shares no mean and log-variance."""
-    model, source = material.model, held_out(material.run.splits)[1]
+    model, source = material.model, held_out(material.splits)[1]
     if model.encoder is None:
         return None
     batch = source.read(torch.arange(min(CLOSELY, len(source)))).to(model.device, model.dtype)

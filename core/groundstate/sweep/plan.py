@@ -135,7 +135,7 @@ def _plan(settings: SweepConfig, space: Space) -> Plan:
             faults |= {str(fault): fault for fault in error.faults}
     if faults:
         raise InputError(faults.values())
-    learning = configs[0].config.learning
+    learning = configs[0].layers[-1].config.learning
     metric = settings.metric or learning.monitor
     if metric is None:
         message = 'name what decides, such as "validation/energy"; learning.monitor says nothing either'
@@ -149,5 +149,7 @@ def _plan(settings: SweepConfig, space: Space) -> Plan:
         metric=metric,
         mode=settings.mode or (learning.monitor_mode if metric == learning.monitor else "min"),
         trials=trials if points is None else min(trials, points),
-        epochs=max(sum(phase.epochs for phase in one.config.phases.values()) for one in configs),
+        epochs=max(
+            sum(phase.epochs for layer in one.layers for phase in layer.config.phases.values()) for one in configs
+        ),
     )

@@ -70,7 +70,7 @@ class Follower:
         value = run.metrics.get(self.metric)
         if value is None or not math.isfinite(value):
             return
-        done = sum(phase.epochs for _, phase in run.phases[: run.position.phase]) + run.position.epoch
+        done = run.epochs_done
         if done not in (self.trial.reported or {}):
             self.study.report(self.trial.number, done, value)
         if self.study.falls_behind(self.trial.number):

@@ -57,7 +57,7 @@ class Baseline(Callback):
 
     @hookimpl
     def final_metrics(self, run: Run) -> Mapping[str, float]:
-        splits = run.data.raw() if isinstance(run.data, HasRaw) else run.splits
+        splits = run.data.raw() if isinstance(run.data, HasRaw) else run.inputs
         if splits.test is None or "y" not in splits.train.names or "y" not in splits.test.names:
             return {}
         return {METRIC: self.fit(splits).error}
@@ -103,7 +103,7 @@ class Baseline(Callback):
     def comparison(self, run: Run) -> str:
         """One line: the model's test accuracy, where a task measured it, beside the baseline's."""
         figures = [f"{self.config.label or run.name} {_accuracy(error)}" for error in _model_errors(run)]
-        what = "pixels" if run.splits.picture_shape is not None else "inputs"
+        what = "pixels" if run.inputs.picture_shape is not None else "inputs"
         raw = f"raw {what}" if isinstance(run.data, HasRaw) else f"the model's {what}"
         figures.append(f"logistic regression on {raw} {_accuracy(run.metrics[METRIC])}")
         return f"test accuracy: {' · '.join(figures)}"

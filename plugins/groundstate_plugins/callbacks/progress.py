@@ -51,11 +51,11 @@ class Progress(Callback):
     def run_started(self, run: Run, resumed: bool) -> None:
         self._began, self._first = time.monotonic(), run.step
         begins = 0
-        for name, phase in run.phases:
+        for name, phase, steps in run.schedule:
             self._phases[name] = (begins, phase.epochs)
-            begins += phase.epochs * run.steps_in_epoch
+            begins += phase.epochs * steps
         verb = "resuming" if resumed else "training"
-        self._say(f"{verb} {run.id}: {_count(run.steps_in_all)} steps, {_count(len(run.splits.train))} samples")
+        self._say(f"{verb} {run.id}: {_count(run.steps_in_all)} steps, {_count(len(run.inputs.train))} samples")
         # Not Console.is_terminal: FORCE_COLOR makes that true of a log file.
         if self._console.file.isatty() and not self._console.is_dumb_terminal:
             self._interval = REDRAW_SECONDS
@@ -78,7 +78,10 @@ class Progress(Callback):
                 self._line(run, step, metrics, now)
 
     def _line(self, run: Run, step: int, metrics: Mapping[str, float], now: float) -> None:
-        figures = [f"energy {metrics['energy']:.4g}", f"{_count(round(metrics['samples_per_second']))} samples/s"]
+        figures = [
+            f"energy {metrics[run.metric('energy')]:.4g}",
+            f"{_count(round(metrics[run.metric('samples_per_second')]))} samples/s",
+        ]
         if self._verdict:
             figures.append(self._verdict)
         done = step - self._first
@@ -91,7 +94,7 @@ class Progress(Callback):
 
     @hookimpl
     def epoch_done(self, run: Run, step: int, metrics: Mapping[str, float]) -> None:
-        name = run.config.learning.monitor or "validation/energy"
+        name = run.metric(run.learning.monitor or "validation/energy")
         if name in metrics:
             self._verdict = f"{name} {metrics[name]:.4g}"
             if self._view is not None:
@@ -164,10 +167,10 @@ class View:
             rich_progress.TextColumn("{task.fields[left]}"),
             console=console,
         )
-        self._steps = run.steps_in_epoch
-        self._epochs = {name: phase.epochs for name, phase in run.phases}
+        self._epochs = {name: phase.epochs for name, phase, _ in run.schedule}
+        self._steps = {name: steps for name, _, steps in run.schedule}
         self._tasks = {
-            name: self._bars.add_task(name, total=epochs * self._steps, visible=self._few, epochs="", left="")
+            name: self._bars.add_task(name, total=epochs * self._steps[name], visible=self._few, epochs="", left="")
             for name, epochs in self._epochs.items()
         }
         several = len(self._epochs) > 1
@@ -180,17 +183,17 @@ class View:
     def show(self, run: Run, step: int, metrics: Mapping[str, float], begins: int) -> None:
         """Take the figures of a step; the phase began after step ``begins``."""
         for name, value in metrics.items():
-            if name.partition("/")[0] == "energy":
+            if name == run.metric("energy") or name.startswith(run.metric("energy/")):
                 self.add(name, value)
-        self._speed = f"{_count(round(metrics['samples_per_second']))} samples/s"
+        self._speed = f"{_count(round(metrics[run.metric('samples_per_second')]))} samples/s"
         for name, task in self._tasks.items():
             epochs = self._epochs[name]
             if name == run.phase:
-                epoch = min((step - 1 - begins) // self._steps + 1, epochs)
+                epoch = min((step - 1 - begins) // self._steps[name] + 1, epochs)
                 said = f"epoch {epoch}/{epochs}"
                 self._bars.update(task, completed=step - begins, visible=True, epochs=said, left="left")
                 break
-            self._bars.update(task, completed=epochs * self._steps, visible=self._few, left="")
+            self._bars.update(task, completed=epochs * self._steps[name], visible=self._few, left="")
         self._bars.update(self._whole, completed=step)
 
     def add(self, name: str, value: float) -> None:

@@ -72,7 +72,7 @@ def tags(run: Run) -> dict[str, str]:
         "groundstate.folder": str(run.folder.absolute()),
         "groundstate.config_hash": record.get("config_hash"),
         "groundstate.seed": record.get("seed"),
-        "groundstate.data": run.splits.fingerprint,
+        "groundstate.data": run.inputs.fingerprint,
         "groundstate.status": "running",
         "mlflow.source.name": " ".join(command) if isinstance(command, list) else command,
         "mlflow.source.type": "LOCAL",
@@ -101,7 +101,7 @@ def tag_values(values: Mapping[str, Any]) -> dict[str, str]:
 
 def dataset(run: Run, config: Mapping[str, Any]) -> Record:
     """The data as an MLflow dataset input: name, digest, where from, shapes, samples by split."""
-    splits = run.splits
+    splits = run.inputs
     source = dict(config.get("data", {}))
     features = [_tensor("float32", splits.train.input_shape)]
     labelled = splits.classes is not None
@@ -188,7 +188,7 @@ def model(run: Run, register_as: str | None) -> Record | None:
 
     if not (run.folder / "model").is_dir():
         return None
-    train, shapes = run.splits.train, run.model.shapes
+    train, shapes = run.inputs.train, run.stack.shapes
     values = int(np.prod(shapes.input_shape)) or 1
     rows = torch.arange(min(len(train), 2 if 2 * values <= EXAMPLE_VALUES else 1))
     example = f"{FOLDER}/example.npy"

@@ -63,14 +63,14 @@ def test_samples_are_drawn_not_taken_from_the_front() -> None:
 def test_raw_inputs_are_used_where_the_data_has_them() -> None:
     baseline = Baseline(strengths=(1.0,))
     data = Digits(scale="unit-norm")
-    metrics = baseline.final_metrics(SimpleNamespace(data=data, splits=data.load(0)))
+    metrics = baseline.final_metrics(SimpleNamespace(data=data, inputs=data.load(0)))
     assert metrics == {METRIC: pytest.approx(errors_by_hand(Digits(scale="none").load(0), 1.0)[1])}
 
 
 def test_data_without_labels_or_test_split_has_no_baseline() -> None:
     bare = TensorSource(x=torch.randn(20, 2))
     for splits in (Splits(bare, bare, bare, ""), Splits(labelled(0), labelled(1), None, "", 2)):
-        assert Baseline().final_metrics(SimpleNamespace(data=object(), splits=splits)) == {}
+        assert Baseline().final_metrics(SimpleNamespace(data=object(), inputs=splits)) == {}
 
 
 def test_figure_is_in_the_record_and_beside_the_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,11 +28,12 @@ def a_run(folder: Path, step: int = 0) -> SimpleNamespace:
         folder=folder,
         step=step,
         phase="first",
-        phases=[("first", SimpleNamespace(epochs=2)), ("second", SimpleNamespace(epochs=3))],
+        schedule=[("first", SimpleNamespace(epochs=2), 10), ("second", SimpleNamespace(epochs=3), 10)],
         steps_in_epoch=10,
         steps_in_all=50,
-        splits=SimpleNamespace(train=range(1000)),
-        config=SimpleNamespace(learning=SimpleNamespace(monitor="validation/task/error")),
+        inputs=SimpleNamespace(train=range(1000)),
+        learning=SimpleNamespace(monitor="validation/task/error"),
+        metric=str,
         position=SimpleNamespace(seconds=185.0),
     )
 

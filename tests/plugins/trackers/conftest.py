@@ -84,6 +84,14 @@ class FakeRun:
     steps_in_all: int = 500
 
     @property
+    def inputs(self) -> Splits:
+        return self.splits
+
+    @property
+    def stack(self) -> FakeModel:
+        return self.model
+
+    @property
     def history(self) -> History:
         return History(self.folder / "metrics.jsonl")
 
