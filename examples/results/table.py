@@ -12,6 +12,7 @@ from lab import Row
 RECORDS = Path("examples") / "results" / "records"
 PICTURES = Path("docs") / "pictures"
 PAGE = Path("examples") / "RESULTS.md"
+LISTED = 4
 
 HEAD = """\
 <!-- made by `make results NAME=…` from examples/results/records; edit nothing here -->
@@ -88,7 +89,7 @@ def _runs(records: Mapping[str, Any]) -> str:
                     _listed(str(run["seed"]) for run in runs),
                     _listed(run["config_hash"][:8] for run in runs),
                     _listed(f"{run['seconds']:.0f}" for run in runs),
-                    _listed(dict.fromkeys(run["commit"][:8] for run in runs)),
+                    _listed(run["commit"][:8] for run in runs),
                     versions if number == 0 else "",
                     _listed(run["mlflow"][:8] or "–" for run in runs),
                 )
@@ -97,7 +98,9 @@ def _runs(records: Mapping[str, Any]) -> str:
 
 
 def _listed(words: Iterable[str]) -> str:
-    return ", ".join(words)
+    """Each word once; of many the first ones, since the record holds all."""
+    found = list(dict.fromkeys(words))
+    return ", ".join(found if len(found) <= LISTED else [*found[:LISTED], f"… ({len(found)})"])
 
 
 def _section(root: Path, name: str, record: Mapping[str, Any]) -> str:
