@@ -44,7 +44,7 @@ KINDS: Mapping[str, tuple[Mapping[str, Any], str, tuple[float, ...]]] = {
     "groups": (SPARSE, "energy.sparsity.weight", (0.17, 0.13, 0.1, 0.075, 0.05)),
 }
 TERMS = {"noise": {}, "L1": {"type": "l1"}, "groups": {"type": "group", "size": 4}}
-RATES = (12, 20, 30, 50, 70)
+RATES = (15, 20, 30, 50, 70)
 EXCESS = 1.1
 
 
