@@ -8,7 +8,7 @@ from torch.nn import functional
 from groundstate import Code, Context, Encoder
 
 
-class TopK(Encoder):
+class WinnerTakeAll(Encoder):
     """E x + b with all but the k largest entries set to 0 (k-sparse auto-encoder, Makhzani & Frey 2014)."""
 
     feedforward: Tensor
