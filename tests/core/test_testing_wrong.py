@@ -293,11 +293,10 @@ class Rectifier(Encoder):
     """A right one, to go wrong from."""
 
     def build(self, context: Context) -> None:
-        self.shape = context.code_shape
-        self.declare("matrix", context.randn(context.inputs, context.units))
+        self.declare("weights", context.randn(context.inputs, *context.code_shape), unit_dims=(1,))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(1) @ self.matrix).relu().view(len(x), *self.shape)
+        return torch.tensordot(x.flatten(1), self.weights, dims=1).relu()
 
 
 @fails("codes-have-the-right-shape")

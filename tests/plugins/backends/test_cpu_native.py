@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -70,3 +72,21 @@ def test_infer_uses_a_backend_by_name() -> None:
     torch.testing.assert_close(fast.code, slow.code, rtol=1e-3, atol=1e-4)
     assert fast.certificate is not None
     assert float(fast.certificate.relative.max()) <= 1e-9
+
+
+CODES = """
+import torch
+from groundstate import infer
+from groundstate_plugins.backends.native import lasso
+from groundstate_plugins.regularisers.l1 import L1
+infer(torch.ones(2, 3), dictionary=torch.eye(3), terms=[L1(weight=0.5)], backend="cpu-native")
+stats = lasso._block.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+
+
+def test_another_process_loads_what_one_has_compiled() -> None:
+    infer(torch.ones(2, 3), dictionary=torch.eye(3), terms=[l1.L1(weight=0.5)], backend="cpu-native")
+    done = subprocess.run([sys.executable, "-c", CODES], check=True, capture_output=True, text=True)
+    loaded, compiled = map(int, done.stdout.split())
+    assert (loaded, compiled) == (1, 0)

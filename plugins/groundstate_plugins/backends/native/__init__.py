@@ -5,7 +5,9 @@ A module has ``takes(structure) -> bool``, and ``solve(structure, problem, start
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -38,8 +40,21 @@ class NativeKernel:
     structure: ProblemStructure
 
     def __call__(self, problem: Problem, start: Tensor, config: Solver.Config) -> Solved:
-        solved: Solved = self.module.solve(self.structure, problem, start, config)
+        with _uncollected():  # the first call loads
+            solved: Solved = self.module.solve(self.structure, problem, start, config)
         return solved
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for cycles: numba makes many objects that stay, and a fifth of its start would go there."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def kernel(structure: ProblemStructure) -> Kernel | None:
@@ -48,7 +63,8 @@ def kernel(structure: ProblemStructure) -> Kernel | None:
     if len(kinds) != 1 or not structure.data.weight:
         return None
     for name in FAMILIES.get(kinds.pop(), ()):
-        module = import_module(f"groundstate_plugins.backends.native.{name}")
+        with _uncollected():
+            module = import_module(f"groundstate_plugins.backends.native.{name}")
         if module.takes(structure):
             return NativeKernel(f"native {name}", module, structure)
     return None
