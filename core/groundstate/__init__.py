@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from groundstate.model import Model
     from groundstate.parameters import Constraint, NonNegative, NormBound
     from groundstate.problem import Certificate, Problem, soft_threshold
+    from groundstate.restoration import Restored, restore
     from groundstate.run import train
 
     __version__: str
@@ -81,6 +82,7 @@ __all__ = [
     "Reader",
     "Reconstruction",
     "Regulariser",
+    "Restored",
     "Section",
     "Solution",
     "Solved",
@@ -101,6 +103,7 @@ __all__ = [
     "load",
     "load_config",
     "require_usable",
+    "restore",
     "soft_threshold",
     "split_rows",
     "structure",
@@ -149,6 +152,7 @@ _MODULES = {
     "model": ("Model",),
     "parameters": ("Constraint", "NonNegative", "NormBound"),
     "problem": ("Certificate", "Problem", "soft_threshold"),
+    "restoration": ("Restored", "restore"),
     "run": ("train",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

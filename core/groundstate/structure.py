@@ -47,6 +47,11 @@ class L1(Structure):
 
 
 @dataclass(frozen=True, kw_only=True)
+class L0(Structure):
+    """weight · the number of units that are not zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Groups(Structure):
     """Σ_j weight_j ‖a_j ∘ z_{P_j}‖₂ over pools P_j of the flattened code.
 

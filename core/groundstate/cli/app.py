@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from groundstate.cli import INTERRUPTED, authoring, bench, encoding, runs, sweep
+from groundstate.cli import INTERRUPTED, authoring, bench, encoding, restoring, runs, sweep
 from groundstate.cli.output import console, print_json
 from groundstate.errors import InputError, relative
 
@@ -41,6 +41,7 @@ app.add_typer(runs.app, name="runs")
 app.command("sweep")(sweep.sweep)
 app.command("bench")(bench.bench)
 app.command("encode")(encoding.encode)
+app.command("restore")(restoring.restore)
 app.command("reproduce")(runs.reproduce)
 app.command("sync")(runs.sync)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from groundstate.cli.output import print_json
+from groundstate.cli.output import print_json, progress_bar
 from groundstate.errors import InputError, relative
 
 
@@ -54,7 +51,7 @@ def encode(
     formats = Formats(_options(read, "--read"), _options(write, "--write"))
     trained = load(model)
     try:
-        with _progress() as progress:
+        with progress_bar() as bar:
             done = encode_inputs(
                 trained,
                 inputs,
@@ -62,7 +59,7 @@ def encode(
                 formats=formats,
                 batch_size=batch_size,
                 shard_rows=shard_rows,
-                progress=progress,
+                progress=lambda done, of: bar("encoding", done, of),
             )
     except KeyboardInterrupt:
         kept = "the same command goes on after the last whole shard" if output.is_dir() else "nothing was kept"
@@ -92,35 +89,3 @@ def _options(words: list[str] | None, option: str) -> dict[str, Any]:
         return read_overrides(words or []).values
     except InputError as error:
         raise InputError(f"{option}: {error.faults[0].message}") from error
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line every ten seconds elsewhere; both on stderr."""
-    from rich import progress as rich
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    # Not Console.is_terminal: FORCE_COLOR makes that true of a log file.
-    if console.file.isatty() and not console.is_dumb_terminal:
-        bar = rich.Progress(
-            rich.BarColumn(),
-            rich.MofNCompleteColumn(),
-            rich.TextColumn("{task.percentage:>3.0f} %"),
-            rich.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        with bar:
-            task = bar.add_task("encoding")
-            yield lambda done, samples: bar.update(task, completed=done, total=samples)
-        return
-    due = time.monotonic() + 10
-
-    def line(done: int, samples: int) -> None:
-        nonlocal due
-        if time.monotonic() >= due:
-            due = time.monotonic() + 10
-            console.print(f"encoded {done:,} of {samples:,}", markup=False)
-
-    yield line

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,3 +45,42 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """To call with what is going on, done, of how many. A bar on a terminal, a line every ten seconds elsewhere; both
+    on stderr.
+    """
+    from rich import progress as rich
+    from rich.console import Console
+
+    said = Console(stderr=True, highlight=False, soft_wrap=True)
+    # Not Console.is_terminal: FORCE_COLOR makes that true of a log file.
+    if said.file.isatty() and not said.is_dumb_terminal:
+        bar = rich.Progress(
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(),
+            rich.MofNCompleteColumn(),
+            rich.TextColumn("{task.percentage:>3.0f} %"),
+            rich.TimeRemainingColumn(),
+            console=said,
+            transient=True,
+        )
+        with bar:
+            task = bar.add_task("")
+
+            def move(what: str, done: int, of: int) -> None:
+                bar.update(task, description=what, completed=done, total=of)
+
+            yield move
+        return
+    due = time.monotonic() + 10
+
+    def line(what: str, done: int, of: int) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + 10
+            said.print(f"{what}: {done:,} of {of:,}", markup=False)
+
+    yield line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -33,8 +34,10 @@ class LinearDecoder(Decoder):
         constraint: Literal["ball", "sphere", "none"] = Field(
             "ball", description="each column's norm: at most 1 (ball), exactly 1 (sphere) or free"
         )
-        initialise: Literal["random", "data"] = Field(
-            "random", description="first columns: random directions, or training samples with noise"
+        initialise: Literal["random", "data", "cosine"] = Field(
+            "random",
+            description="first columns: random directions, training samples with noise, or, for square patches, "
+            "products of cosines",
         )
         seed: int | None = Field(
             None, ge=0, lt=2**32, description="draws the random directions; by default the run's seed does"
@@ -59,6 +62,8 @@ class LinearDecoder(Decoder):
             self.config = self.config.model_copy(update={"dictionary": None})
         elif self.config.initialise == "data" and context.sample is not None:
             columns = self._from_samples(context.sample, context.generator, columns)
+        elif self.config.initialise == "cosine":
+            columns = _cosines(context.inputs, self.config.units).to(columns)
         columns = columns / columns.norm(dim=0).clamp_min(torch.finfo(columns.dtype).tiny)
         constraint = NormBound((0,), sphere=self.config.constraint == "sphere")
         self.declare(
@@ -109,3 +114,22 @@ class LinearDecoder(Decoder):
     def select(self, units: Tensor) -> None:
         super().select(units)
         self.config = self.config.model_copy(update={"units": len(units)})
+
+
+def _cosines(inputs: int, units: int) -> Tensor:
+    """Products of a vertical and a horizontal cosine, evenly spaced from constant to fastest: (inputs, units), float64.
+
+    The overcomplete cosine dictionary of Elad & Aharon 2006: all but the constant without mean along their axis.
+    InputError where inputs are no square patches.
+    """
+    side = math.isqrt(inputs)
+    if side * side != inputs:
+        message = f"cosines need square patches, and {inputs} values are none; choose 'random' or 'data'"
+        raise InputError(Fault(message, "initialise"))
+    count = math.isqrt(units - 1) + 1
+    line = torch.outer(torch.arange(side) + 0.5, torch.arange(count) * (math.pi / count)).double().cos()
+    line[:, 1:] -= line[:, 1:].mean(0)
+    line /= line.norm(dim=0)
+    # the lowest frequencies of the square grid, where there are fewer units than products
+    order = (torch.arange(count)[:, None].square() + torch.arange(count).square()).flatten().argsort(stable=True)
+    return torch.kron(line, line)[:, order[:units]]

@@ -133,3 +133,20 @@ def test_a_file_that_holds_no_such_dictionary_is_refused(tmp_path: Path, content
         np.save(path, content)
     with pytest.raises(InputError, match=r"d\.npy"):
         LinearDecoder(units=4, dictionary=path).build(Context((3,), (4,), torch.Generator()))
+
+
+def test_cosines_are_an_orthonormal_basis_where_there_are_as_many_as_pixels() -> None:
+    """Of as many units as pixels: the discrete cosine transform, as scipy has it."""
+    import scipy.fft
+
+    decoder = LinearDecoder(units=16, initialise="cosine")
+    decoder.build(Context((16,), (16,), torch.Generator().manual_seed(0)))
+    line = scipy.fft.idct(np.eye(4), norm="ortho", axis=0)
+    product = np.abs(np.kron(line, line).T @ decoder.dictionary.detach().double().numpy())
+    np.testing.assert_allclose(np.sort(product, 0)[-1], 1, atol=1e-6)
+    np.testing.assert_allclose(product.sum(0), 1, atol=1e-5)
+
+
+def test_cosines_need_square_patches() -> None:
+    with pytest.raises(InputError, match="square patches, and 12 values are none"):
+        LinearDecoder(units=20, initialise="cosine").build(Context((12,), (20,), torch.Generator()))

@@ -17,9 +17,10 @@ from torch import Tensor
 from groundstate.components import Solver
 from groundstate.inference import Kernel, Solved
 from groundstate.problem import Problem
-from groundstate.structure import L1, Groups, Inhibition, ProblemStructure, Ridge, Structure, Tree
+from groundstate.structure import L0, L1, Groups, Inhibition, ProblemStructure, Ridge, Structure, Tree
 
 FAMILIES: Mapping[type[Structure], tuple[str, ...]] = {
+    L0: ("pursuit",),
     L1: ("lasso",),
     Groups: ("groups",),
     Tree: ("tree",),
@@ -27,7 +28,7 @@ FAMILIES: Mapping[type[Structure], tuple[str, ...]] = {
 }
 """By the type of the penalties (of one type, beside a ridge): the modules that may take the problem, asked in turn."""
 
-FORMS = ("l1", "disjoint groups", "tree-group", "lateral-inhibition", "tree-inhibition")
+FORMS = ("l0", "l1", "disjoint groups", "tree-group", "lateral-inhibition", "tree-inhibition")
 """What there are kernels for, in the words of a config."""
 
 
