@@ -230,25 +230,29 @@ class _Plane:
 def _model(loaded: LoadedConfig, plane: _Plane, dictionary: Tensor | None, seed: int, progress: Progress) -> Model:
     """The config's model on this plane's patches, with the dictionary given or one that is learned from them."""
     parts = assemble(loaded)
+    if len(parts.layers) > 1:
+        raise InputError("restoration is by one layer's dictionary; the config has several layers")
+    (layer,) = parts.layers
+    (table,) = loaded.config.stack.values()
     shape = (plane.size**2,)
     if dictionary is not None:
         columns = dictionary.detach().float()
         columns = columns / columns.norm(dim=0).clamp_min(torch.finfo(columns.dtype).tiny)
-        model = Model(terms=parts.terms, solver=parts.solver, decoder=FixedDictionary(columns), backend=parts.backend)
+        model = Model(terms=layer.terms, solver=layer.solver, decoder=FixedDictionary(columns), backend=parts.backend)
         return model.build(shape, seed=seed)
     model = Model(
-        terms=parts.terms, solver=parts.solver, encoder=parts.encoder, decoder=parts.decoder, backend=parts.backend
+        terms=layer.terms, solver=layer.solver, encoder=layer.encoder, decoder=layer.decoder, backend=parts.backend
     )
     generator = torch.Generator().manual_seed(seed)
     source = TensorSource(**plane.some(generator))
-    model.build(shape, sample=source.fields["x"][: parts.learner.config.sample], seed=seed)
+    model.build(shape, sample=source.fields["x"][: layer.learner.config.sample], seed=seed)
     if model.dictionary is None:
         raise InputError("restoration needs a linear decoder on flat codes, e.g. [model.decoder] type = 'linear'")
-    learning = Learning(model, parts.learner)
-    size = parts.learner.config.batch_size
+    learning = Learning(model, layer.learner)
+    size = layer.learner.config.batch_size
     batches = -(-len(source) // size)
-    steps, total = 0, batches * sum(phase.epochs for phase in loaded.config.phases.values())
-    for phase in loaded.config.phases.values():
+    steps, total = 0, batches * sum(phase.epochs for phase in table.phases.values())
+    for phase in table.phases.values():
         learning.start_phase(phase)
         learning.start_average()
         for epoch in range(phase.epochs):

@@ -131,11 +131,15 @@ def _dictionary(model: str | None, size: int | None) -> tuple[Tensor | None, int
     import math
 
     from groundstate.api import load
+    from groundstate.model import Model
 
-    decoder = load(model).decoder
+    loaded = load(model)
+    decoder = loaded.decoder if isinstance(loaded, Model) else None
     form = decoder.structure() if decoder is not None else None
     if form is None:
-        raise InputError(f"the model {model} has no linear decoder on flat codes, so no dictionary of patches")
+        raise InputError(
+            f"the model {model} is not one layer with a linear decoder on flat codes, so it has no dictionary of patches"
+        )
     side = math.isqrt(form.matrix.shape[0])
     if side * side != form.matrix.shape[0] or size not in (None, side):
         wanted = "square patches" if size is None else f"patches of {size}×{size}"
