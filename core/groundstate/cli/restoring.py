@@ -138,7 +138,7 @@ def _dictionary(model: str | None, size: int | None) -> tuple[Tensor | None, int
     form = decoder.structure() if decoder is not None else None
     if form is None:
         raise InputError(
-            f"the model {model} is not one layer with a linear decoder on flat codes, so it has no dictionary of patches"
+            f"the model {model} is not one layer with a linear decoder on flat codes, so it has no dictionary"
         )
     side = math.isqrt(form.matrix.shape[0])
     if side * side != form.matrix.shape[0] or size not in (None, side):
