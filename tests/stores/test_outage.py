@@ -80,7 +80,7 @@ class Proxy(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.target = urlsplit(target)
         self.mode = "pass"
-        self.failed = 0
+        self.asked = self.failed = 0
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -95,6 +95,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.asked += 1
         if self.server.mode == "slow":
             time.sleep(1.5)
         if self.server.mode == "500":
@@ -190,9 +191,16 @@ def test_a_slow_server_and_one_that_answers_500(
     server = make_server()
     proxy = make_proxy(server.start("/health"))
     pace = Pace(0.01)
-    turns = [(4.0, "slow"), (4.0, "500"), (3.0, "lost"), (2.0, "pass")]
-    with Faults(*((seconds, lambda mode=mode: setattr(proxy, "mode", mode)) for seconds, mode in turns)):
+
+    def misbehave() -> None:
+        for mode in ("pass", "slow", "500", "lost"):
+            asked, proxy.mode = proxy.asked, mode
+            until(lambda least=asked + 3: proxy.asked >= least)
+        proxy.mode = "pass"
+
+    with Faults((0.0, misbehave)) as faults:
         run = tracked(tmp_path / "runs", proxy.url, 90, pace, log_model=False)
+    assert faults.done
     until(lambda: undelivered(run.folder) == 0)
     known = Delivered.load(run.folder)
     assert proxy.failed > 0

@@ -92,8 +92,9 @@ def test_the_model_has_signature_example_requirements_and_its_code(logged: Logge
     folder = find_model(ALIAS, logged.store).parents[1]
     model = Model.load(str(folder))
     assert model.signature is not None
-    assert model.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": [-1, 64]}
-    assert model.signature.outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": [-1, 20]}
+    for schema, width in ((model.signature.inputs, 64), (model.signature.outputs, 20)):
+        (tensor,) = schema.inputs
+        assert (tensor.type, tuple(tensor.shape)) == (np.dtype("float32"), (-1, width))
     assert model.run_id == known.run_id
     assert np.shape(json.loads((folder / "input_example.json").read_text())) == (2, 64)
     requirements = (folder / "requirements.txt").read_text().split()

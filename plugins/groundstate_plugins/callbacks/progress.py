@@ -114,7 +114,8 @@ class Progress(Callback):
         self._stop()
         self._say(f"finished in {duration(run.position.seconds)}")
         self._say(f"run:    {relative(run.folder)}")
-        self._say(f"report: {relative(run.folder / 'report.html')}")
+        if run.config.output.report:
+            self._say(f"report: {relative(run.folder / 'report.html')}")
 
     def _stop(self) -> None:
         if self._view is not None:
