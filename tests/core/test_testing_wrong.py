@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,7 +34,11 @@ from groundstate import (
     hookimpl,
     structure,
 )
-from groundstate.components import Plugin
+from groundstate.components import Format, Learner, Plugin, Transform
+from groundstate.data import Batch
+from groundstate.errors import InputError
+from groundstate.formats import Reader, Writer
+from groundstate.model import Model
 from groundstate.problem import Certificate, Problem, soft_threshold
 from groundstate.testing import CHECKS, Examination, examine
 from groundstate.testing.reference import solved
@@ -600,6 +605,143 @@ class Words(Callback):
         return ["<p>a picture</p>"]
 
 
+# -- transforms, learners and formats ---------------------------------------------------------------
+
+
+@fails("transformed-has-the-right-shape")
+class Halved(Transform):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, ::2]
+
+
+class OwnRule(Learner):
+    """A right one, to go wrong from: takes the dictionary and moves it down its own gradient."""
+
+    def build(self, model: Model) -> Collection[str]:
+        self.model = model
+        return ("decoder.matrix",)
+
+    @property
+    def matrix(self) -> Tensor:
+        return self.model.decoder.get_parameter("matrix").data
+
+    def update(self, batch: Batch, code: Tensor, weights: Mapping[str, float], generator: Any) -> None:
+        step = (batch.x - code @ self.matrix.T).T @ code / len(code)
+        self.matrix.add_(0.1 * step)
+        self.matrix.div_(self.matrix.norm(dim=0).clamp_min(1))
+
+
+@fails("takes-what-is-there")
+class TakesMore(OwnRule):
+    def build(self, model: Model) -> Collection[str]:
+        return (*super().build(model), "decoder.bias")
+
+
+@fails("learning-lowers-the-energy")
+class Idle(OwnRule):
+    def update(self, batch: Batch, code: Tensor, weights: Mapping[str, float], generator: Any) -> None:
+        pass
+
+
+@fails("frozen-parameters-stay")
+class Meddles(OwnRule):
+    def update(self, batch: Batch, code: Tensor, weights: Mapping[str, float], generator: Any) -> None:
+        super().update(batch, code, weights, generator)
+        if self.model.encoder is not None:
+            self.model.encoder.get_parameter("matrix").data.mul_(0.99)
+
+
+@fails("learning-resumes-exactly")
+class Forgets(OwnRule):
+    batches = 0
+
+    def update(self, batch: Batch, code: Tensor, weights: Mapping[str, float], generator: Any) -> None:
+        super().update(batch, code, weights, generator)
+        self.batches += 1
+        self.matrix.mul_(1 - 1e-3 * self.batches)
+
+
+@fails("goes-on-after-pruning")
+class CountsUnits(OwnRule):
+    def build(self, model: Model) -> Collection[str]:
+        taken = super().build(model)
+        self.decay = torch.full((self.matrix.shape[1],), 0.999)
+        return taken
+
+    def update(self, batch: Batch, code: Tensor, weights: Mapping[str, float], generator: Any) -> None:
+        super().update(batch, code, weights, generator)
+        self.matrix.mul_(self.decay)
+
+
+class Rows(Reader, Writer):
+    """A right one, to go wrong from: the .npy form, whole in memory."""
+
+    def __init__(self, path: Path, values: Any) -> None:
+        self.path, self.parts, self.values = path, [], values
+        self.shape = values.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def read(self, first: int, last: int) -> Any:
+        return self.values[first:last]
+
+    def append(self, codes: Any) -> None:
+        self.parts.append(codes)
+
+    def close(self) -> None:
+        if self.parts:
+            with self.path.open("wb") as file:
+                np.save(file, np.concatenate(self.parts))
+
+
+class Plainly(Format):
+    """A right one, to go wrong from."""
+
+    suffixes = (".rows",)
+
+    def create(self, path: Path, shape: tuple[int, ...], dtype: Any) -> Rows:
+        return Rows(path, np.empty((0, *shape[1:]), dtype))
+
+    def open(self, path: Path) -> Rows:
+        try:
+            return Rows(path, np.load(path))
+        except (ValueError, EOFError, OSError) as error:
+            raise InputError(f"{path} is no .npy file: {error}") from error
+
+
+@fails("round-trip")
+class Rounds(Plainly):
+    def open(self, path: Path) -> Rows:
+        rows = super().open(path)
+        return Rows(path, rows.values.astype("float16"))
+
+
+@fails("reads-in-pieces")
+class OnlyForward(Plainly):
+    class Tape(Rows):
+        at = 0
+
+        def read(self, first: int, last: int) -> Any:
+            self.at += last - first
+            return self.values[self.at - (last - first) : self.at]
+
+    def open(self, path: Path) -> Rows:
+        return self.Tape(path, super().open(path).values)
+
+
+@fails("refuses-other-files")
+class TakesAnything(Plainly):
+    def open(self, path: Path) -> Rows:
+        try:
+            return super().open(path)
+        except InputError:
+            return Rows(path, np.zeros((1, 1), "float32"))
+
+
 # -- tests ------------------------------------------------------------------------------------------
 
 
@@ -616,7 +758,9 @@ def test_a_check_catches_the_plugin_that_is_wrong_in_its_way(name: str) -> None:
     assert result.shown
 
 
-@pytest.mark.parametrize("right", [Lasso, Rectifier, Matrix, Plain, Here, Two], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "right", [Lasso, Rectifier, Matrix, Plain, Here, Two, OwnRule, Plainly], ids=lambda cls: cls.__name__
+)
 def test_what_the_wrong_ones_start_from_is_right(right: type[Plugin]) -> None:
     assert [str(result) for result in examine(right) if result.status == "failed"] == []
 

@@ -13,6 +13,7 @@ from groundstate.errors import PluginError
 from groundstate.registry import SYSTEM, TERM_KINDS, Entry, Registry
 
 TABLES = {
+    "transform": "pool",
     "encoder": "model.encoder",
     "decoder": "model.decoder",
     "solver": "inference",

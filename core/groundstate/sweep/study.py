@@ -266,7 +266,9 @@ def _reachable(url: str) -> Iterator[None]:
     try:
         yield
     except (ArgumentError, ModuleNotFoundError, ImportError) as error:
-        message = f"'{shown}' is no database's URL that can be used here ({error}); e.g. postgresql+psycopg2://HOST/NAME"
+        message = (
+            f"'{shown}' is no database's URL that can be used here ({error}); e.g. postgresql+psycopg2://HOST/NAME"
+        )
         raise InputError(Fault(message, "sweep.storage")) from error
     except (SQLAlchemyError, StorageInternalError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error.__cause__ or error).strip().partition("\n")[0]

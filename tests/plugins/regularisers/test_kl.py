@@ -13,12 +13,12 @@ from groundstate.components import Code, Encoder, Solver
 from groundstate.data import Batch, TensorSource
 from groundstate.errors import InputError
 from groundstate.evaluate import evaluate
-from groundstate.learning import Learning
+from groundstate.learning import Learning, PhaseConfig
 from groundstate.model import Model
 from groundstate_plugins.decoders.linear import LinearDecoder
 from groundstate_plugins.encoders.gaussian import GaussianEncoder
 from groundstate_plugins.encoders.linear import LinearEncoder
-from groundstate_plugins.learners.gradient import Gradient, PhaseConfig
+from groundstate_plugins.learners.gradient import Gradient
 from groundstate_plugins.reconstructions.squared_error import SquaredError
 from groundstate_plugins.regularisers.kl import GaussianKL
 from groundstate_plugins.regularisers.l1 import L1
