@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -104,6 +105,14 @@ class Energy:
         self.terms = terms
         self.decoder = decoder
         self._splits: dict[tuple[str, ...], Split] = {}
+
+    def in_double(self) -> Energy:
+        """A copy with its parameters in double precision."""
+        terms, decoder = deepcopy((dict(self.terms), self.decoder))
+        for part in (*terms.values(), decoder):
+            if part is not None:
+                part.double()
+        return Energy(terms, decoder)
 
     def weights(
         self, stage: Stage, only: Collection[str] | None = None, changed: Mapping[str, float] | None = None

@@ -17,9 +17,15 @@ from groundstate.errors import InputError
 from groundstate.implicit import attach_implicit
 from groundstate.problem import Certificate, Problem
 
-BLOCK = 2**19
+BLOCK = 2**18
 """Entries of codes and inputs that the solver's loop takes at once on a processor (10,000 codes of 256 units
 in blocks take two thirds of the time)."""
+RESOLVED = 8
+"""Where no entry moves by more than this many roundings of the largest between two checks, they hold the code up."""
+CLOSE = 100
+"""Below this many roundings the certificate itself is computed in double precision."""
+ROUNDED = 0.7
+"""Double precision aims at this part of the tolerance: its codes are rounded then."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +163,19 @@ def _blocks(
 
 
 def _loop(
-    problem: Problem, solver: Solver[Any], start: Tensor, callback: Callback | None
+    problem: Problem,
+    solver: Solver[Any],
+    start: Tensor,
+    callback: Callback | None,
+    done: int = 0,
+    aim: float | None = None,
 ) -> tuple[Tensor, Tensor, Certificate]:
+    """Iterations ``done`` + 1 to the last, to ``aim`` or the config's tolerance.
+
+    What single precision holds up goes on in double, and there what nears its rounding is certified.
+    """
     config: Solver.Config = solver.config
+    tolerance = config.tolerance if aim is None else aim
     samples = len(problem)
     code = start.detach().clone()
     iterations = torch.zeros(samples, dtype=torch.int64, device=start.device)
@@ -167,7 +183,10 @@ def _loop(
     open_ = torch.ones(samples, dtype=torch.bool, device=start.device)
     state = solver.init(problem, start.detach())
     value, relative, kind = start.new_full((samples,), torch.inf), start.new_full((samples,), torch.inf), None
-    for iteration in range(1, config.max_iterations + 1):
+    # a code in single precision can be certified to about its rounding, if the way to it has a finer one
+    refine = callback is None and start.dtype == torch.float32 and tolerance >= torch.finfo(start.dtype).eps
+    checked = state.code
+    for iteration in range(done + 1, config.max_iterations + 1):
         state = solver.step(problem, state)
         certificate = None
         last = iteration == config.max_iterations
@@ -178,16 +197,46 @@ def _loop(
             fresh = rows[live]
             code[fresh], value[fresh] = state.code[live], certificate.value[live]
             relative[fresh], iterations[fresh] = certificate.relative[live], iteration
-            open_[rows] = live & (certificate.relative > config.tolerance)
+            open_[rows] = live & (certificate.relative > tolerance)
         if callback is not None:
             callback(iteration, rows, state, certificate)
+        if refine and certificate is not None and not last:
+            close = tolerance <= CLOSE * torch.finfo(start.dtype).eps
+            leaving = (certificate.relative <= tolerance) if close else torch.zeros_like(live)
+            leaving |= (certificate.relative > tolerance) & _lost_in_rounding(checked, state.code)
+            some = (live & leaving).nonzero().flatten()
+            if len(some):
+                finished = _in_double(problem.select(some), solver, state.code[some], iteration)
+                code[rows[some]], iterations[rows[some]], value[rows[some]], relative[rows[some]] = finished
+                open_[rows[some]] = False
         if certificate is not None and not last:
             keep = open_[rows].nonzero().flatten()
             if len(keep) == 0:
                 break
             if len(keep) < 0.8 * len(rows):
                 problem, state, rows = problem.select(keep), select_state(state, keep), rows[keep]
+            checked = state.code
     return code, iterations, Certificate(kind or "residual", value, relative)
+
+
+def _lost_in_rounding(before: Tensor, after: Tensor) -> Tensor:
+    """Whether a sample's code moved by no more than rounding, (batch,) bool."""
+    moved, size = (values.flatten(1).abs().amax(1) for values in (after - before, after))
+    return moved <= RESOLVED * torch.finfo(after.dtype).eps * size
+
+
+def _in_double(problem: Problem, solver: Solver[Any], code: Tensor, done: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Code, iterations and certificate (value, relative) of samples of which some may need to go on in double."""
+    fine = problem.in_double()
+    iterations = torch.full((len(code),), done, device=code.device)
+    open_ = fine.certificate(code.double()).relative > solver.config.tolerance
+    rows = open_.nonzero().flatten()
+    if len(rows):
+        aim = ROUNDED * solver.config.tolerance
+        found, iterations[rows], _ = _loop(fine.select(rows), solver, code[rows].double(), None, done, aim)
+        code = code.index_copy(0, rows, found.to(code))
+    certificate = fine.certificate(code.double())
+    return code, iterations, certificate.value.to(code), certificate.relative.to(code)
 
 
 def select_state(state: State, rows: Tensor) -> State:

@@ -215,6 +215,13 @@ class Problem:
         gradient = gradient * -self.data_weight if self.differentiable else gradient.mul_(-self.data_weight)
         return gradient + self.ridge * z if self.ridge else gradient
 
+    def descended(self, z: Tensor, step: float, residual: Tensor) -> Tensor:
+        """z − step·∇f(z), shape of z; in closed form by one product that writes each entry once."""
+        if self.linear is None or self.mask is not None:
+            return torch.add(z, self.gradient(z, residual), alpha=-step)
+        scale, kept = step * self.data_weight, 1 - step * self.ridge
+        return torch.addmm(z.flatten(1), residual, self.linear.matrix, beta=kept, alpha=scale).view_as(z)
+
     def lipschitz(self) -> Lipschitz:
         """A bound on the gradient's Lipschitz constant: exact for a matrix, else by power iteration or a guess."""
         if self._lipschitz is None:
@@ -459,6 +466,27 @@ class Problem:
             if memory.value is not None:
                 chosen.memories[name].value = memory.value[rows]
         return chosen
+
+    def in_double(self) -> Problem:
+        """The same problem in double precision, with a copy of the parameters."""
+        chosen = Problem(
+            self.energy.in_double(),
+            self.batch.to(self.batch.x.device, torch.float64),
+            self.code_shape,
+            weights=self.weights,
+            encoded=None if self.encoded is None else self.encoded.mapped(_double),
+            generator=self.generator,
+            tolerance=self.tolerance,
+            differentiable=self.differentiable,
+        )
+        for name, memory in self.memories.items():
+            if memory.value is not None:
+                chosen.memories[name].value = _double(memory.value)
+        return chosen
+
+
+def _double(values: Tensor) -> Tensor:
+    return values.double() if values.is_floating_point() else values
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def proximal_step(problem: Problem, z: Tensor, residual: Tensor, curvature: Tens
     bound, extra = problem.lipschitz(), problem.curvature()
     if bound.certain:
         step = 1.0 / (bound.value + extra)
-        return problem.prox_from(torch.add(z, problem.gradient(z, residual), alpha=-step), step, z), curvature
+        return problem.prox_from(problem.descended(z, step, residual), step, z), curvature
     value, gradient = problem.smooth(z, residual)
     for _ in range(TRIALS):
         steps = per_sample(1.0 / (curvature + extra), z)

@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import ElasticNet, Lasso
 from torch import Tensor
 
-from groundstate.components import Regulariser, Solver, State, Task, Term
+from groundstate.components import Context, Regulariser, Solver, State, Task, Term
 from groundstate.data import Batch
 from groundstate.energy import Energy
 from groundstate.errors import InputError
@@ -570,3 +570,34 @@ def test_weights_given_to_a_problem_replace_the_terms_own() -> None:
     z = normal(2, 8)
     heavier = Problem(Energy(model.energy.terms, model.decoder), Batch({"x": x}), (8,), weights={"sparsity": 2.0})
     torch.testing.assert_close(heavier.value(z), 2 * z.abs().sum(1))
+
+
+@pytest.mark.parametrize("non_negative", [False, True])
+def test_correlated_dictionary_in_single_precision(non_negative: bool) -> None:
+    """Steps of 1/L drown in the rounding of a code where L is large: what float32 cannot reach goes on in float64."""
+    random = torch.Generator().manual_seed(0)
+    dictionary = torch.randn(32, 64, generator=random) + 2 * torch.randn(32, 1, generator=random)
+    dictionary /= dictionary.norm(dim=0)
+    x = torch.randn(20, 8, generator=random).abs() @ dictionary[:, :8].T + 0.1 * torch.randn(20, 32, generator=random)
+    x /= x.norm(dim=1, keepdim=True)
+    decoder = LinearDecoder(units=64)
+    decoder.build(Context((32,), (64,), random))
+    decoder.dictionary.data.copy_(dictionary)
+    terms = {"reconstruction": SquaredError(), "sparsity": L1(weight=0.05, non_negative=non_negative)}
+    problem = Problem(Energy(terms, decoder), Batch({"x": x}), (64,))
+    solution = solve(problem, Fista(tolerance=1e-6, max_iterations=5000), problem.zeros())
+    assert solution.code.dtype == torch.float32
+    assert (solution.iterations < 5000).all()
+    # the gap by hand, in float64
+    z, d, target = solution.code.double().numpy(), dictionary.double().numpy(), x.double().numpy()
+    residual = target - z @ d.T
+    correlation = residual @ d
+    bound = correlation.max(1) if non_negative else np.abs(correlation).max(1)
+    scale = np.minimum(1, 0.05 / bound)
+    primal = 0.5 * (residual**2).sum(1) + 0.05 * np.abs(z).sum(1)
+    dual = 0.5 * (target**2).sum(1) - 0.5 * ((target - scale[:, None] * residual) ** 2).sum(1)
+    relative = (primal - dual) / (0.5 * (target**2).sum(1))
+    assert relative.max() <= 1e-6 * (1 + 1e-4)
+    assert solution.certificate is not None
+    np.testing.assert_allclose(solution.certificate.relative.numpy(), relative, rtol=1e-4)
+    assert decoder.dictionary.dtype == torch.float32

@@ -62,7 +62,9 @@ class Fista(Solver[FistaState]):
             energy = problem.value(code, residual)
             # without momentum the step is proven to descend: what it seems to raise is rounding
             rise = ~(energy <= state.energy + slack(energy, state.scale)) & (beyond < 0)
-            uphill = _inner(ahead - code, code - state.code) > 0
+            # ⟨ahead − code, code − last⟩ in one buffer: such passes over memory bind the iteration
+            back = torch.sub(ahead, code, out=None if problem.differentiable else ahead)
+            uphill = back.mul_(code - state.code).flatten(1).sum(1) > 0
         if bool(rise.any()):
             code = torch.where(per_sample(rise, code), state.code, code)
             residual = torch.where(per_sample(rise, residual), state.residual, residual)
@@ -77,9 +79,3 @@ class Fista(Solver[FistaState]):
             scale=state.scale,
             curvature=curvature,
         )
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    """⟨a, b⟩ of each sample, (batch,)."""
-    products: Tensor = torch.linalg.vecdot(a.flatten(1), b.flatten(1))
-    return products
