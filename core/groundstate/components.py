@@ -159,12 +159,20 @@ class Code:
 
     value: (batch, *code_shape). Others are None where the encoder has none. An encoder that shares more extends
     this class with further fields.
+    kept: (batch, k) int64, distinct units of a flat code outside of which it is 0. entries: (batch, k), its values
+    there. They tell ``value`` a second time, for a decoder that gathers k atoms in place of a product with all.
     """
 
     value: Tensor
     mean: Tensor | None = None
     log_variance: Tensor | None = None
     pre_activation: Tensor | None = None
+    kept: Tensor | None = None
+    entries: Tensor | None = None
+
+    def at(self, value: Tensor) -> Self:
+        """The same for another value, which ``kept`` and ``entries`` do not tell."""
+        return self if value is self.value else replace(self, value=value, kept=None, entries=None)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same with each tensor changed."""
@@ -203,6 +211,11 @@ class Decoder(Component, ABC):
     @abstractmethod
     def code_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of one code for inputs of this shape, without the batch axis."""
+
+    def decode(self, code: Code) -> Tensor:
+        """forward(code.value), in whatever way is fastest for what else the code tells."""
+        decoded: Tensor = self(code.value)
+        return decoded
 
     def structure(self) -> LinearMap | None:
         """The matrix of a linear decoder on flat codes, else None."""

@@ -46,7 +46,7 @@ class Point:
     def decoded(self) -> Tensor:
         """decode(z), computed at the first call."""
         if self._decoded is None:
-            self._decoded = self._decoder()(self.code.value)
+            self._decoded = self._decoder().decode(self.code)
         return self._decoded
 
     def _decoder(self) -> Decoder:

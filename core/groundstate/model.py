@@ -210,7 +210,7 @@ class Model(nn.Module):
         encoded = solution.encoded
         if encoded is None:
             return Point(batch, Code(solution.code), self.decoder, None, generator)
-        return Point(batch, replace(encoded, value=solution.code), self.decoder, encoded.value, generator)
+        return Point(batch, encoded.at(solution.code), self.decoder, encoded.value, generator)
 
     def infer(self, x: Tensor, *, certify: bool = True, callback: Callback | None = None, **fields: Tensor) -> Solution:
         """Codes of lowest energy for inputs x (batch, *input_shape), with energy and certificate per sample.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -138,7 +138,7 @@ class Problem:
         """Where terms are evaluated for a code: with what the encoder shares, as a constant."""
         if self.encoded is None:
             return Point(self.batch, Code(z), self.energy.decoder, None, self.generator)
-        code = replace(self.encoded, value=z)
+        code = self.encoded.at(z)
         return Point(self.batch, code, self.energy.decoder, self.encoded.value, self.generator)
 
     # -- value and gradient -------------------------------------------------------------------------

@@ -174,7 +174,7 @@ class Trial:
         encoded = self.encoded(batch)
         code = encoded
         if codes is not None:
-            code = Code(codes) if encoded is None else replace(encoded, value=codes)
+            code = Code(codes) if encoded is None else encoded.at(codes)
         assert code is not None
         prediction = None if encoded is None else encoded.value
         point = Point(batch, code, self.model.decoder, prediction, self.generator)

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
 from groundstate.components import Code, Context, Encoder
-
-
-@dataclass
-class TopKCode(Code):
-    """A code with at most k entries that are not 0, told twice: whole, and by where they stand.
-
-    kept: (batch, k) int64, the units that were kept, the largest first. entries: (batch, k), their values; a
-    decoder needs no more, D z = Σ_j entries_j d_(kept_j), a gather of k atoms in place of a product with all.
-    """
-
-    kept: Tensor | None = None
-    entries: Tensor | None = None
 
 
 class TopK(Encoder):
@@ -52,14 +38,14 @@ class TopK(Encoder):
         self.declare("feedforward", rows, unit_dims=(0,))
         self.declare("bias", torch.zeros(units), unit_dims=(0,))
 
-    def forward(self, x: Tensor) -> TopKCode:
-        """x: (batch, *input_shape). Shares the pre-activation E x + b, and which entries were kept."""
+    def forward(self, x: Tensor) -> Code:
+        """x: (batch, *input_shape). Shares E x + b, and which entries of it were kept, the largest first."""
         before = functional.linear(x.flatten(1), self.feedforward, self.bias)
         entries, kept = before.topk(min(self.config.keep, before.shape[1]), dim=1)
         if self.config.rectify:
             entries = torch.relu(entries)
-        value = torch.zeros_like(before).scatter(1, kept, entries)
-        return TopKCode(value, pre_activation=before, kept=kept, entries=entries)
+        value = torch.zeros_like(before).scatter_(1, kept, entries)
+        return Code(value, pre_activation=before, kept=kept, entries=entries)
 
     def select(self, units: Tensor) -> None:
         super().select(units)

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from groundstate.components import Context
+from groundstate.components import Code, Context
 from groundstate.errors import InputError
 from groundstate.parameters import NormBound
 from groundstate_plugins.decoders.linear import LinearDecoder
@@ -41,6 +41,26 @@ def test_it_is_one_matrix_for_inputs_of_any_shape(shape: tuple[int, ...]) -> Non
 def test_the_gradient_against_finite_differences() -> None:
     decoder = built().double()
     assert torch.autograd.gradcheck(decoder, normal(3, 5).double().requires_grad_())
+
+
+@pytest.mark.parametrize("keep", [2, 3])
+def test_a_code_that_tells_its_entries_is_decoded_as_by_the_product(keep: int) -> None:
+    """One entry in 32 is gathered, one in 21 is not."""
+    decoder = built((3, 3), units=64).double()
+    kept = normal(4, 64).topk(keep).indices
+    entries = normal(4, keep, seed=1).double().requires_grad_()
+    value = torch.zeros(4, 64).double().scatter(1, kept, entries)
+
+    upstream = normal(4, 3, 3, seed=2).double()
+    by_product, gathered = decoder(value), decoder.decode(Code(value, kept=kept, entries=entries))
+    torch.testing.assert_close(gathered, by_product)
+    wanted = torch.autograd.grad(by_product, (decoder.dictionary, entries), upstream, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(gathered, (decoder.dictionary, entries), upstream), wanted)
+    # what a solver made of the code has other entries
+    elsewhere = normal(4, 64, seed=3).double()
+    moved = Code(value, pre_activation=value, kept=kept, entries=entries).at(elsewhere)
+    assert moved.pre_activation is value
+    torch.testing.assert_close(decoder.decode(moved), decoder(elsewhere))
 
 
 @pytest.mark.parametrize("constraint", ["ball", "sphere", "none"])
