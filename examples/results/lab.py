@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundstate import InputError, Model, load
+from groundstate import InputError, Model, load, provenance
 from groundstate.compare import final_metrics, read_record
 from groundstate.config import LoadedConfig, config_hash, load_config
 from groundstate.run import RECORD, Run, open_run, resume_run, train
@@ -164,7 +164,10 @@ class Lab:
 
     def record(self) -> dict[str, Any]:
         """What was measured, as plain values."""
-        first = self.trained[0].record if self.trained else {}
+        # a protocol without runs of its own was measured here and now
+        first = (
+            self.trained[0].record if self.trained else {"versions": provenance.versions(), "host": provenance.host()}
+        )
         return {
             "rows": [asdict(row) for row in self.rows],
             "runs": [run.said() for run in self.trained],
