@@ -256,6 +256,9 @@ class Term(Component):
     that broadcasts against v; z is the current point, for maps that depend on it. It may also ask for
     ``memory`` (a Memory that lives as long as the problem, for warm starts) and ``tolerance``.
 
+    ``contains(z)``, optional: which codes lie in the set to which the term restricts them, (batch,) bool. The
+    energy stays finite outside, where the prox, which then projects too, never leads.
+
     ``dual_norm(c, …)``, optional, where the energy is a norm: sup ⟨c, u⟩ over energy(u) ≤ 1, (batch,); an
     upper bound is enough and costs only a looser certificate. It may also ask for ``z`` (the code that is
     certified, which attains the supremum at the optimum), the prox's ``memory`` and ``tolerance``.
@@ -280,6 +283,7 @@ class Term(Component):
 
     energy: Callable[..., Tensor]
     prox: Callable[..., Tensor] | None = None
+    contains: Callable[[Tensor], Tensor] | None = None
     dual_norm: Callable[..., Tensor] | None = None
     gradient: Callable[..., Tensor] | None = None
     metrics: Callable[..., Mapping[str, Tensor]] | None = None

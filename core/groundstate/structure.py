@@ -52,6 +52,13 @@ class L0(Structure):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cardinality(Structure):
+    """At most ``count`` entries of z are not 0; a restriction, which a weight does not change."""
+
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Groups(Structure):
     """Σ_j weight_j ‖a_j ∘ z_{P_j}‖₂ over pools P_j of the flattened code.
 

@@ -11,7 +11,7 @@ from groundstate.components import Availability, Backend, Solver
 from groundstate.inference import Solved
 from groundstate.problem import Problem
 from groundstate.structure import L1, Inhibition, Ridge, Structure
-from groundstate.testing.reference import problem_of, solved, standard_penalties
+from groundstate.testing.reference import problem_of, solved, sparse_problem_of, standard_penalties
 from groundstate.testing.results import Broken, NotApplicable, check
 from groundstate.testing.subject import Subject, make, some
 
@@ -47,6 +47,7 @@ class BackendCase:
         penalties["L1 and ridge"] = {"p": L1(), "r": Ridge()}
         penalties["non-negative L1 and ridge"] = {"p": L1(non_negative=True), "r": Ridge()}
         made = {name: problem_of(one, device=backend.device) for name, one in penalties.items()}
+        made["at most 5 entries, DᵀD = 1"] = sparse_problem_of(device=backend.device)
         found = {
             name: problem
             for name, problem in made.items()

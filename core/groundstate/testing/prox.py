@@ -51,6 +51,8 @@ def points(case: TermCase, part: Term, seed: int = 0, samples: int = 3) -> Tenso
 def lower(objective: Objective, starts: list[Tensor], *, non_negative: bool) -> Tensor:
     """The lowest point found from several starts, for each sample: quasi-Newton steps, then random ones.
 
+    Where the objective is infinite outside a set, some start lies in it, and random moves that stay there count.
+
     objective: (batch, …) → (batch,), of samples that do not touch each other. A quasi-Newton method gets near the
     minimum of a function with kinks too (Lewis & Overton 2013); what it leaves, random moves find.
     """
@@ -92,14 +94,24 @@ def _quasi_newton(objective: Objective, start: Tensor, *, non_negative: bool) ->
 
 def objective_of(part: Term, v: Tensor, step: float) -> Objective:
     """step·energy(u) + ½‖u − v‖²."""
-    return lambda u: step * part.energy(u) + 0.5 * (u - v).flatten(1).square().sum(1)
+    """step·energy(u) + ½‖u − v‖², infinite where the term does not let u be."""
+
+    def objective(u: Tensor) -> Tensor:
+        value = step * part.energy(u) + 0.5 * (u - v).flatten(1).square().sum(1)
+        return value if part.contains is None else torch.where(part.contains(u), value, torch.inf)
+
+    return objective
 
 
 def require_lowest(objective: Objective, u: Tensor, v: Tensor, *, non_negative: bool, what: str) -> None:
     """Broken where some point lies lower than u."""
     here = objective(u).detach()
     noise = 0.1 * torch.randn(u.shape, generator=generator(8), dtype=u.dtype)
-    found = lower(lambda at: objective(at), [u.detach(), v, u.detach() + noise], non_negative=non_negative)
+    draw = generator(9)
+    parts = [v * (torch.rand(v.shape, generator=draw) < density) for density in (0.3, 0.1, 0.03) for _ in range(8)]
+    inside = [part for part in parts if bool(objective(part).isfinite().all())]
+    starts = [u.detach(), v, u.detach() + noise]
+    found = lower(lambda at: objective(at), [*starts, *inside[:8]], non_negative=non_negative)
     gain = here - objective(found).detach()
     worst = int(gain.argmax())
     if float(gain[worst]) > TOLERANCE * (1 + float(here[worst].abs())):
@@ -121,6 +133,8 @@ def prox_is_the_minimiser(case: TermCase) -> None:
             raise Broken(f"prox changes the shape {tuple(v.shape)} to {tuple(u.shape)}", advice="return u like v")
         if part.non_negative and bool((u < 0).any()):
             raise Broken("prox gives negative entries, but the term restricts codes to z ≥ 0", shown=some(u))
+        if part.contains is not None and not bool(part.contains(u).all()):
+            raise Broken("prox leads out of the set that contains tells", shown=some(u))
         require_lowest(objective_of(part, v, step), u, v, non_negative=part.non_negative, what=f"prox with step {step}")
 
 

@@ -11,7 +11,7 @@ from groundstate.components import Decoder, Reconstruction, Regulariser
 from groundstate.data import Batch
 from groundstate.energy import Energy
 from groundstate.problem import Problem, Step
-from groundstate.structure import L1, Groups, Inhibition, LeastSquares, LinearMap, Ridge, Structure, Tree
+from groundstate.structure import L1, Cardinality, Groups, Inhibition, LeastSquares, LinearMap, Ridge, Structure, Tree
 from groundstate.testing.subject import Setting, generator
 
 
@@ -104,7 +104,7 @@ def term_of(form: Structure, weight: float = 1.0) -> ReferenceTerm:
     match form:
         case Ridge():
             return ReferenceRidge(form, weight)
-        case Inhibition():
+        case Inhibition() | Cardinality():
             return ReferenceInhibition(form, weight)
     return ReferenceNorm(form, weight)
 
@@ -116,6 +116,8 @@ def value_of(form: Structure, z: Tensor) -> Tensor | None:
     match form:
         case L1():
             value = flat.abs().sum(1) * form.weight
+        case Cardinality():
+            value = flat.new_zeros(len(flat))
         case Ridge():
             value = 0.5 * flat.square().sum(1) * form.weight
         case Groups():
@@ -160,6 +162,9 @@ def prox_of(form: Structure, v: Tensor, step: Step, z: Tensor) -> Tensor:
             flat = _soft(flat, t * form.weight)
         case Ridge():
             flat = flat / (1 + t * form.weight)
+        case Cardinality():
+            least = flat.abs().sort(1, descending=True).values[:, min(form.count, flat.shape[1]) - 1, None]
+            flat = torch.where(flat.abs() >= least, flat, 0.0)
         case Groups(disjoint=True, scale=None):
             weight = torch.as_tensor(form.weight, dtype=v.dtype).expand(len(form.index))
             flat = flat.clone()
@@ -214,6 +219,15 @@ def problem_of(
         part.to(device, dtype)
     energy = Energy(terms, decoder)
     return Problem(energy, Batch({"x": x.to(device, dtype)}), (units,), tolerance=1e-10)
+
+
+def sparse_problem_of(*, count: int = 5, units: int = 36, **fields: Any) -> Problem:
+    """½‖x − Dz‖² with at most ``count`` entries of z, and DᵀD = 1: the largest of Dᵀx are the minimum.
+
+    No other problem of this kind, which is not convex, has a minimum that all solvers must find.
+    """
+    matrix = torch.linalg.qr(torch.randn(40, units, generator=generator(22), dtype=torch.float64)).Q
+    return problem_of({"s": Cardinality(count=count)}, inputs=40, units=units, matrix=matrix, **fields)
 
 
 def solved(problem: Problem, iterations: int = 4000) -> Tensor:

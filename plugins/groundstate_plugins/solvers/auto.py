@@ -8,13 +8,14 @@ from torch import Tensor
 
 from groundstate.components import Solver, State
 from groundstate.problem import Problem
-from groundstate.structure import Inhibition
+from groundstate.structure import Cardinality, Inhibition
 from groundstate_plugins.solvers.coordinate_descent import CoordinateDescent
 from groundstate_plugins.solvers.fista import Fista
+from groundstate_plugins.solvers.matching_pursuit import MatchingPursuit
 
 
 class Auto(Solver[State]):
-    """Greedy coordinate descent where units inhibit each other, FISTA otherwise.
+    """Greedy coordinate descent where units inhibit each other, matching pursuit where entries are counted, FISTA else.
 
     Inhibition is not convex: greedy coordinate descent from zeros ends as low as FISTA there, whose steps inhibition
     makes short, in a fraction of the time. Where the backend has a kernel for the problem, that runs instead.
@@ -27,13 +28,17 @@ class Auto(Solver[State]):
         shared = self.config.model_dump()
         self._fista = Fista(**shared)
         # moves in place cannot be unrolled, so an unrolled solver is FISTA throughout
-        self._greedy = CoordinateDescent(**shared) if self.config.differentiate != "unroll" else None
+        unrolled = self.config.differentiate == "unroll"
+        self._greedy = CoordinateDescent(**shared) if not unrolled else None
+        self._pursuit = MatchingPursuit(**shared) if self.config.differentiate == "none" else None
 
     def choose(self, problem: Problem) -> Solver[Any]:
         """The solver that takes this problem; always the same for the same terms."""
         form = problem.structure
-        inhibited = form is not None and any(isinstance(part, Inhibition) for part in form.penalties)
-        if inhibited and self._greedy is not None and self._greedy.refuses(problem) is None:
+        kinds = {type(part) for part in form.penalties} if form is not None else set()
+        if Cardinality in kinds and self._pursuit is not None and self._pursuit.refuses(problem) is None:
+            return self._pursuit
+        if Inhibition in kinds and self._greedy is not None and self._greedy.refuses(problem) is None:
             return self._greedy
         return self._fista
 

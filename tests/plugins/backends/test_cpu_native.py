@@ -12,7 +12,17 @@ from torch import nn
 
 from groundstate import infer
 from groundstate.inference import kernel_name
-from groundstate.structure import L1, Inhibition, LeastSquares, LinearMap, ProblemStructure, Ridge, Structure, Tree
+from groundstate.structure import (
+    L1,
+    Cardinality,
+    Inhibition,
+    LeastSquares,
+    LinearMap,
+    ProblemStructure,
+    Ridge,
+    Structure,
+    Tree,
+)
 from groundstate_plugins.backends import cpu_native
 from groundstate_plugins.backends.cpu_native import CpuNative
 from groundstate_plugins.regularisers import l1
@@ -51,6 +61,8 @@ def test_with_numba_it_names_the_forms_that_it_has_kernels_for() -> None:
         ((Tree(parent=torch.tensor([-1, 0])), Ridge()), "native tree"),
         ((Tree(parent=torch.tensor([-1, 0])), L1()), None),
         ((Inhibition(matrix=torch.zeros(2, 2), sparsity=1.0),), "native inhibition"),
+        ((Cardinality(count=1), Ridge()), "native cardinality"),
+        ((Cardinality(count=1), L1()), None),
         ((Ridge(),), None),
         ((), None),
     ],

@@ -17,7 +17,7 @@ from torch import Tensor
 from groundstate.components import Solver
 from groundstate.inference import Kernel, Solved
 from groundstate.problem import Problem
-from groundstate.structure import L0, L1, Groups, Inhibition, ProblemStructure, Ridge, Structure, Tree
+from groundstate.structure import L0, L1, Cardinality, Groups, Inhibition, ProblemStructure, Ridge, Structure, Tree
 
 FAMILIES: Mapping[type[Structure], tuple[str, ...]] = {
     L0: ("pursuit",),
@@ -25,10 +25,11 @@ FAMILIES: Mapping[type[Structure], tuple[str, ...]] = {
     Groups: ("groups",),
     Tree: ("tree",),
     Inhibition: ("inhibition",),
+    Cardinality: ("cardinality",),
 }
 """By the type of the penalties (of one type, beside a ridge): the modules that may take the problem, asked in turn."""
 
-FORMS = ("l0", "l1", "disjoint groups", "tree-group", "lateral-inhibition", "tree-inhibition")
+FORMS = ("l0", "cardinality", "l1", "disjoint groups", "tree-group", "lateral-inhibition", "tree-inhibition")
 """What there are kernels for, in the words of a config."""
 
 

@@ -48,7 +48,8 @@ class Quadratic:
         ridge = sum(float(penalty.weight) for penalty in structure.penalties if isinstance(penalty, Ridge))
         x = problem.batch.x.detach().flatten(1).double()
         broken = ~torch.isfinite(x).all(1)
-        x = torch.where(broken[:, None], 0.0, x)
+        if bool(broken.any()):
+            x = torch.where(broken[:, None], 0.0, x)
         gram = weight * (matrix.T @ matrix)
         gram.diagonal().add_(ridge)
         drive = weight * (x @ matrix)
@@ -62,9 +63,13 @@ class Quadratic:
 
     def back(self, codes: Floats, like: Tensor) -> Tensor:
         """Codes as ``like``."""
-        found = torch.empty(codes.shape, dtype=torch.float64)
-        found[:, torch.from_numpy(self.order)] = torch.from_numpy(codes)
-        return torch.where(self.broken[:, None], torch.nan, found).to(like.dtype).view_as(like)
+        found = torch.from_numpy(codes)
+        if not np.array_equal(self.order, np.arange(codes.shape[1])):
+            found = torch.empty_like(found)
+            found[:, torch.from_numpy(self.order)] = torch.from_numpy(codes)
+        if bool(self.broken.any()):
+            found = torch.where(self.broken[:, None], torch.nan, found)
+        return found.to(like.dtype).view_as(like)
 
     def certified(self, run: Run, start: Tensor, config: Solver.Config) -> Solved:
         """What a kernel that knows its gaps finds from ``start``; the gaps are those of the codes as they are given."""
