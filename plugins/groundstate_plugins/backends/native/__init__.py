@@ -29,7 +29,7 @@ FAMILIES: Mapping[type[Structure], tuple[str, ...]] = {
 }
 """By the type of the penalties (of one type, beside a ridge): the modules that may take the problem, asked in turn."""
 
-FORMS = ("l0", "cardinality", "l1", "disjoint groups", "tree-group", "lateral-inhibition", "tree-inhibition")
+FORMS = ("l1", "l0", "cardinality", "disjoint groups", "tree-group", "lateral-inhibition", "tree-inhibition")
 """What there are kernels for, in the words of a config."""
 
 
