@@ -116,10 +116,16 @@ def find_model(name: str | Path) -> Path:
     raise InputError(f"no model '{name}': give a run's id or folder, a model's folder or a tracker's URI")
 
 
-def load(name: str | Path) -> Model | Stack:
+def load(name: str | Path, *, backend: str | None = None) -> Model | Stack:
     """The trained model of a run (its id or folder), of a model folder, or of a tracker's URI.
 
     A Stack where the run had layers, or something around its one model; its ``encode`` gives the features.
+    backend: the name of one to compute on, in the same precision, instead of the one that the model was trained on.
     """
     stack = Stack.load(find_model(name))
+    if backend is not None:
+        runner = _named("backend", backend)(dtype="float64" if stack.dtype == torch.float64 else "float32")
+        for layer in stack:
+            layer.model.backend = runner
+            runner.prepare(layer)
     return stack.top.model if stack.plain else stack

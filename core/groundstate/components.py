@@ -452,7 +452,7 @@ class Backend(Plugin, ABC):
     def launch(self) -> str | None:
         """The name of what started the processes, the same when it starts them again; None where nothing does.
 
-        An unfinished run of this config that bears it is gone on with.
+        A run of this config that bears it is gone on with; a finished one ends once more.
         """
         return None
 

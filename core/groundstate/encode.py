@@ -23,6 +23,7 @@ from groundstate.files import replacing, require_writable, write_json
 from groundstate.formats import Formats, Inputs
 from groundstate.model import Model
 from groundstate.overlap import Behind, made_ahead
+from groundstate.processes import Processes, processes_of
 from groundstate.stack import Layer, Stack
 
 MANIFEST = "_manifest.json"  # readers of a folder as one data set pass over names that begin so
@@ -75,14 +76,30 @@ def encode(
     shards. A file appears when it is whole. A folder is gone on with when it is asked for again with the same
     model and inputs; its manifest, written whole after each shard, says what it holds. batch_size: inputs that are
     solved together. shard_rows: codes per shard, by default 64 MiB of dense ones. progress(done, samples) is called
-    after each batch. Raises InputError before anything is written; RunError on a full disk.
+    after each batch. Where the model's backend has several processes, each makes a shard at a time and the first keeps
+    the manifest. Raises InputError before anything is written; RunError on a full disk.
     """
+    stack = model if isinstance(model, Stack) else Stack([Layer(model)])
+    backend = stack.top.model.backend
+    processes = Processes() if backend is None else processes_of(backend)
+    with processes.stopping_together():
+        return _encode(stack, inputs, output, formats or Formats(), batch_size, shard_rows, progress, processes)
+
+
+def _encode(
+    stack: Stack,
+    inputs: Sequence[Path],
+    output: Path,
+    formats: Formats,
+    batch_size: int,
+    shard_rows: int | None,
+    progress: Progress | None,
+    processes: Processes,
+) -> Encoded:
     began = time.monotonic()
-    formats = formats if formats is not None else Formats()
-    source = Inputs(inputs, formats, model.shapes.input_shape)
+    source = Inputs(inputs, formats, stack.shapes.input_shape)
     try:
-        stack = model if isinstance(model, Stack) else Stack([Layer(model)])
-        job = _Job(stack, source, formats.writer(output), batch_size, progress)
+        job = _Job(stack, source, formats.writer(output), batch_size, progress, processes)
         rows = shard_rows if shard_rows is not None else max(1, SHARD_BYTES // (job.code_values * job.dtype.itemsize))
         folder = output.is_dir() or not formats.writes(output)
         kept = shards = 0
@@ -94,10 +111,12 @@ def encode(
                 shards = 1
     finally:
         source.close()
-    return Encoded(output, (len(source), *model.shapes.code_shape), shards, kept, time.monotonic() - began)
+    return Encoded(output, (len(source), *stack.shapes.code_shape), shards, kept, time.monotonic() - began)
 
 
 def _into_file(job: _Job, output: Path, rows: int) -> None:
+    if job.processes.number > 1:
+        raise InputError(f"{relative(output)}: several processes make a folder of shards each its own; give a folder")
     if not output.absolute().parent.is_dir():
         raise InputError(f"the folder {relative(output.absolute().parent)} does not exist")
     if len(job.inputs) > rows and not job.format.streams:
@@ -105,7 +124,7 @@ def _into_file(job: _Job, output: Path, rows: int) -> None:
             f"{relative(output)}: one file of this format is made in memory, and {len(job.inputs):,} codes are too "
             "many; give a folder, which gets a file for each part of them"
         )
-    job.write([Shard(output.name, 0, len(job.inputs))], output.absolute().parent, lambda whole: None)
+    job.write([Shard(output.name, 0, len(job.inputs))], output.absolute().parent, 0, lambda whole: None)
 
 
 def _into_folder(job: _Job, folder: Path, rows: int) -> tuple[int, int]:
@@ -119,22 +138,26 @@ def _into_folder(job: _Job, folder: Path, rows: int) -> tuple[int, int]:
         for number, first in enumerate(starts)
     ]
     manifest = job.manifest() | {"shard_rows": rows}
-    done = _there(folder, manifest)
+    # the first process alone reads the folder: it may look another way from another machine
+    done = job.processes.share(_there(folder, manifest) if job.processes.first else {})
     kept = sum(shard.samples for shard in shards if shard.file in done)
+    left = [shard for shard in shards if shard.file not in done]
 
-    def record(shard: Shard | None) -> None:
-        if shard is not None:
-            size = (folder / shard.file).stat().st_size
+    def record(written: Mapping[Shard, int]) -> None:
+        for shard, size in written.items():
             done[shard.file] = {"file": shard.file, "first": shard.first, "samples": shard.samples, "bytes": size}
-        complete = len(done) == len(shards)
         listed = [done[one.file] for one in shards if one.file in done]
-        write_json(folder / MANIFEST, manifest | {"complete": complete, "shards": listed})
+        if job.processes.first:
+            complete = len(listed) == len(shards)
+            write_json(folder / MANIFEST, manifest | {"complete": complete, "shards": listed})
 
-    if len(done) < len(shards):
-        for torn in folder.glob(".*.tmp"):  # what a kill left of an unfinished shard
-            torn.unlink()
-        record(None)
-        job.write([shard for shard in shards if shard.file not in done], folder, record)
+    if left:
+        if job.processes.first:
+            for torn in folder.glob(".*.tmp"):  # what a kill left of an unfinished shard
+                torn.unlink()
+        record({})
+        job.processes.share(None)  # nobody writes a shard before that
+        job.write(left, folder, kept, record)
     return kept, len(shards)
 
 
@@ -176,6 +199,7 @@ class _Job:
     format: Format
     batch_size: int
     progress: Progress | None
+    processes: Processes
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -197,23 +221,41 @@ class _Job:
             "dtype": self.dtype.name,
         }
 
-    def write(self, shards: Sequence[Shard], folder: Path, written: Callable[[Shard], None]) -> None:
-        """Read, solve and write at the same time; ``written`` is told of each shard when it is whole."""
-        done = len(self.inputs) - sum(shard.samples for shard in shards)
-        for shard in shards:
-            shape = (shard.samples, *self.model.shapes.code_shape)
-            assert self.format.create is not None
-            with (
-                replacing(folder / shard.file) as temporary,
-                closing(self.format.create(temporary, shape, self.dtype)) as writer,
-                Behind() as behind,
-            ):
-                for first, x in made_ahead(self._blocks(shard)):
-                    behind(writer.append, self._codes(x, first))
-                    done += len(x)
-                    if self.progress is not None:
-                        self.progress(done, len(self.inputs))
-            written(shard)
+    def write(
+        self, shards: Sequence[Shard], folder: Path, done: int, written: Callable[[Mapping[Shard, int]], None]
+    ) -> None:
+        """Each process a shard at a time; ``written`` is told of those that are whole, with their bytes.
+
+        done: inputs whose codes are there already.
+        """
+        several = self.processes.number
+        for turn in (shards[first : first + several] for first in range(0, len(shards), several)):
+            sizes = torch.zeros(len(turn), dtype=torch.int64)
+            for number, shard in enumerate(turn):
+                if number == self.processes.rank:
+                    self._write_shard(shard, folder, done)
+                    sizes[number] = (folder / shard.file).stat().st_size
+            self.processes.reduce([sizes])
+            done += sum(shard.samples for shard in turn)
+            if several > 1 and self.progress is not None:
+                self.progress(done, len(self.inputs))
+            written(dict(zip(turn, sizes.tolist(), strict=True)))
+
+    def _write_shard(self, shard: Shard, folder: Path, done: int) -> None:
+        """Read, solve and write at the same time."""
+        assert self.format.create is not None
+        with (
+            replacing(folder / shard.file) as temporary,
+            closing(
+                self.format.create(temporary, (shard.samples, *self.model.shapes.code_shape), self.dtype)
+            ) as writer,
+            Behind() as behind,
+        ):
+            for first, x in made_ahead(self._blocks(shard)):
+                behind(writer.append, self._codes(x, first))
+                done += len(x)
+                if self.progress is not None:
+                    self.progress(done, len(self.inputs))
 
     def _blocks(self, shard: Shard) -> Iterator[tuple[int, Tensor]]:
         """Blocks end with their shard, so that a shard's numbers are the same whenever it is made."""

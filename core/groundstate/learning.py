@@ -77,7 +77,7 @@ class Learning:
         self.taken = frozenset(learner.build(model))
         self.processes = Processes(model.backend)
         self.steps = 0
-        self.moving = False  # from the first parameter that a step moves until its end
+        self.unsettled = False  # from the first parameter that a step moves until its run has noted the step
         self.phase = PhaseConfig(epochs=1)
         self.average: dict[str, Tensor] = {}
         self._collect()
@@ -196,7 +196,7 @@ class Learning:
             energies = self._descend(point, learning, share, ascend=repeat == 0)
         assert solution is not None
         if self.taken and not any(self._frozen(name) for name in self.taken):
-            self.moving = True
+            self.unsettled = True
             # a batch that this process only computes along with the others has no share in the statistics
             own = slice(None) if share else slice(0)
             counted = Batch({name: value[own] for name, value in batch.fields.items()})
@@ -209,7 +209,6 @@ class Learning:
                 1 - self.config.average,
             )
         self.steps += 1
-        self.moving = False
         return StepResult(energies, solution)
 
     def _descend(self, point: Point, weights: Mapping[str, float], share: float, *, ascend: bool) -> dict[str, Tensor]:
@@ -230,7 +229,7 @@ class Learning:
         moved: list[Direction] = ["descend"]
         if ascend and (self.steps + 1) % self.config.ascend_every == 0:
             moved.append("ascend")
-        self.moving = True
+        self.unsettled = True
         for direction in moved:
             if direction in self.optimisers:
                 self.optimisers[direction].step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -21,7 +22,8 @@ class Processes:
     def __init__(self, backend: Backend | None = None) -> None:
         several = backend is not None and backend.world > 1
         self.backend = backend if several else None
-        self.first = self.backend is None or self.backend.rank == 0  # the one that writes, tracks and reports
+        self.number, self.rank = (1, 0) if self.backend is None else (self.backend.world, self.backend.rank)
+        self.first = self.rank == 0  # the one that writes, tracks and reports
 
     def part(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """This process's rows of a batch, and where they stand in it, both (m,).
@@ -48,10 +50,23 @@ class Processes:
         self.backend.reduce([whole])
         return whole
 
+    def together(self, values: Tensor) -> Tensor:
+        """The rows of all processes, (m, …) → (sum of all m, …): the first process's, then the second's and so on.
+
+        That is the order of a batch's rows where ``shard`` gives consecutive ones.
+        """
+        if self.backend is None:
+            return values
+        counts = torch.zeros(self.number, dtype=torch.int64)
+        counts[self.rank] = len(values)
+        self.backend.reduce([counts])
+        before, size = int(counts[: self.rank].sum()), int(counts.sum())
+        return self.gather(values, torch.arange(before, before + len(values)), size)
+
     @property
     def own(self) -> tuple[int, ...]:
         """What a seed needs beside the place in the run, so that no two processes draw the same noise."""
-        return () if self.backend is None or self.first else (self.backend.rank,)
+        return () if self.first else (self.rank,)
 
     def share(self, value: T) -> T:
         """The first process's value."""
@@ -78,6 +93,15 @@ class Processes:
                     self.backend.stop("" if isinstance(error, Interrupted) else str(error))
                 error.told = not self.first
             raise
+
+
+def first_here() -> bool:
+    """Whether this process speaks for those that the same launcher started on this machine.
+
+    For what each of them finds before it meets the others, as a fault in the config. LOCAL_RANK and WORLD_SIZE are what
+    launchers set.
+    """
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def processes_of(backend: Backend) -> Processes:

@@ -35,7 +35,7 @@ from groundstate.evaluate import amortisation_gap, evaluate
 from groundstate.files import require_writable, write_json, write_safetensors, write_text
 from groundstate.history import History
 from groundstate.hooks import PROJECT, RunSpec
-from groundstate.learning import Learning, PhaseConfig, check_finite
+from groundstate.learning import Learning, PhaseConfig, StepResult, check_finite
 from groundstate.model import Model
 from groundstate.overlap import made_ahead
 from groundstate.processes import processes_of
@@ -298,7 +298,7 @@ class Run:
 
     def _save_what_is_whole(self, error: BaseException) -> None:
         """Save the state that an unforeseen error leaves, where it is a step's end and its numbers are sound."""
-        if not self.processes.first or self.learner.moving:
+        if not self.processes.first or self.learner.unsettled:
             return
         foreseen = not isinstance(error, Exception) or isinstance(error, RunError)
         left = any(isinstance(one, OthersStopped) for one in (error, error.__cause__))
@@ -339,6 +339,7 @@ class Run:
         for layer in range(self.position.layer, last + 1):
             yield from self._train_layer()
             if layer < last:
+                self.learner.unsettled = True  # until the next layer has its learner
                 self._settle()
                 self.position = replace(self.position, layer=layer + 1, phase=0, best=None, best_step=0)
                 self.enter_layer()
@@ -361,9 +362,7 @@ class Run:
                 self.hook.phase_started(run=self, phase=self.phase)
             for epoch in range(self.position.epoch, phase.epochs):
                 yield from self._epoch(index, epoch, phase)
-                following = replace(self.position, epoch=epoch + 1, batch=0)
-                self.position = replace(following, seconds=offset + time.monotonic() - began)
-                reason = self._end_epoch()
+                reason = self._end_epoch(offset + time.monotonic() - began)
                 if reason is not None:
                     break
             self.position = replace(self.position, phase=index + 1, epoch=0, batch=0)
@@ -400,12 +399,18 @@ class Run:
             if self._previous is not None:
                 codes = self.processes.gather(result.solution.code.detach(), places, len(whole))
                 self._previous[whole] = codes.cpu().to(self._previous.dtype)
-            self.position = replace(self.position, batch=number + 1, step=step)
+            values: dict[str, float] | None = None
             if step % config.log_every == 0:
                 now = time.perf_counter()
                 speed = (step - logged) * size / (now - since)
                 since, logged = now, step
-                self._log_step(step, result.energies, result.solution, rate, speed, len(places))
+                values = self._step_values(step, result, rate, speed, len(places))
+            # The step, its codes and its figures count together: any sum above may tell that another process died.
+            self.position = replace(self.position, batch=number + 1, step=step)
+            self.learner.unsettled = False
+            if values is not None:
+                named = self._add(step, "step", values)
+                self.hook.step_done(run=self, step=step, metrics=named)
             if time.monotonic() - self._saved >= config.checkpoint_seconds:
                 self.save_checkpoint()
             if self._stop is not None:
@@ -413,11 +418,11 @@ class Run:
                 raise self._interrupted()
             yield step
 
-    def _log_step(
-        self, step: int, energies: Mapping[str, Tensor], solution: Solution, rate: float, speed: float, own: int
-    ) -> None:
-        check_finite(energies, step)
-        values = {f"energy/{name}": float(value) for name, value in energies.items()}
+    def _step_values(self, step: int, result: StepResult, rate: float, speed: float, own: int) -> dict[str, float]:
+        """What the log tells of a step. own: how many of the samples are this process's."""
+        check_finite(result.energies, step)
+        solution = result.solution
+        values = {f"energy/{name}": float(value) for name, value in result.energies.items()}
         values = {"energy": sum(values.values()), **values}
         code, iterations = solution.code.detach()[:own], solution.iterations[:own]
         sums = torch.tensor([torch.count_nonzero(code), code.numel(), iterations.sum(), own], dtype=torch.float64)
@@ -428,11 +433,10 @@ class Run:
         values["samples_per_second"] = speed
         if self.model.solver.config.max_iterations:
             values["iterations"] = iterated / samples
-        values |= {f"gradient/{name}": norm for name, norm in self.learner.gradient_norms().items()}
-        named = self._add(step, "step", values)
-        self.hook.step_done(run=self, step=step, metrics=named)
+        return values | {f"gradient/{name}": norm for name, norm in self.learner.gradient_norms().items()}
 
-    def _end_epoch(self) -> str | None:
+    def _end_epoch(self, seconds: float) -> str | None:
+        """Evaluate and note it; why the phase ends here, where a callback says so. seconds: of training so far."""
         source = self.splits.validation
         values: dict[str, float] = {}
         with self.learner.averaged():
@@ -441,10 +445,14 @@ class Run:
             self._keep_best(values)
         values |= {f"constraint/{name}": share for name, share in self.learner.constraint_activity().items()}
         named = self._add(self.step, "epoch", values)
+        self.position = replace(self.position, epoch=self.position.epoch + 1, batch=0, seconds=seconds)
         self.history.flush()
         self.hook.epoch_done(run=self, step=self.step, metrics=named)
         reason: str | None = self.hook.should_stop(run=self, step=self.step, metrics=named)
-        return self.processes.share(reason)
+        self.learner.unsettled = True  # a run that went on from here without the answer would be another
+        reason = self.processes.share(reason)
+        self.learner.unsettled = False
+        return reason
 
     def _evaluate(self, source: Source, model: Model) -> dict[str, float]:
         def extra(batch: Batch, solution: Solution) -> dict[str, Tensor]:
@@ -606,6 +614,10 @@ class Run:
 
     def load_checkpoint(self) -> None:
         """Go back to the last checkpoint, or to the start where there is none yet."""
+        if self.processes.first:
+            for name in (CONFIG, RECORD, METRICS, CHECKPOINT):
+                for torn in self.folder.glob(f".{name}.*.tmp"):  # what a kill left
+                    torn.unlink(missing_ok=True)
         self.restore()
         self.history.truncate(self.position.records)
 
@@ -664,9 +676,12 @@ def train(
     backend = assemble(loaded).backend
     processes = processes_of(backend)
     with processes.stopping_together():
-        begun = processes.share(_begun(loaded, resume, backend.launch) if processes.first else None)
+        launched = None if resume is not None else backend.launch
+        begun = processes.share(_begun(loaded, resume, launched) if processes.first else None)
         if begun is not None:
-            return resume_run(begun, loaded, allow_changes=allow_changes, followers=followers)
+            # a restart after the end ends once more
+            over = launched is not None
+            return resume_run(begun, loaded, allow_changes=allow_changes, followers=followers, over=over)
         from groundstate.check import check
 
         output = loaded.config.output.folder
@@ -689,7 +704,7 @@ def train(
 
 
 def _begun(loaded: LoadedConfig, resume: Path | str | None, launch: str | None) -> Path | None:
-    """The run to go on with: the one named, or the unfinished one that this launch began before a restart."""
+    """The run to go on with: the one named, or the one that this launch began before a restart."""
     if resume is not None:
         return find_run(resume, loaded)
     if launch is None:
@@ -697,7 +712,7 @@ def _begun(loaded: LoadedConfig, resume: Path | str | None, launch: str | None) 
     wanted = config_hash(loaded.config)
     for file in loaded.config.output.folder.glob(f"{loaded.config.name}-*/{RECORD}"):
         record = json.loads(file.read_text(encoding="utf-8"))
-        if record.get("launch") == launch and record["config_hash"] == wanted and not is_over(record):
+        if record.get("launch") == launch and record["config_hash"] == wanted:
             return file.parent
     return None
 
@@ -708,16 +723,17 @@ def resume_run(
     *,
     allow_changes: bool = False,
     followers: Sequence[object] = (),
+    over: bool = False,
 ) -> Run:
     """Go on with the run in this folder from its last checkpoint, to the same parameters as uninterrupted.
 
     loaded: the config as it is now. Where it would give other numbers, that is an InputError which names the
-    keys; with ``allow_changes`` the run goes on with it.
+    keys; with ``allow_changes`` the run goes on with it. over: let a finished run end once more.
     """
     changed = changed_config(folder, loaded, allow_changes) if loaded is not None else None
     run = open_run(folder, changed)
     with run.processes.stopping_together():
-        if is_over(run.record):
+        if is_over(run.record) and not over:
             raise InputError(f"{folder.name} is finished; there is nothing to resume")
         if changed is not None:
             run.require_same_parameters()

@@ -11,7 +11,9 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,10 +21,11 @@ from safetensors.torch import load_file
 
 from groundstate.config import load_config
 from groundstate.data import Batch, TensorSource
-from groundstate.errors import InputError, RunError
+from groundstate.errors import InputError, OthersStopped, RunError
 from groundstate.history import read_history
 from groundstate.hooks import hookimpl
 from groundstate.model import Model
+from groundstate.processes import Processes
 from groundstate.run import Interrupted, Run, open_run, resume_run, train
 
 SMALL: dict[str, object] = {
@@ -203,6 +206,40 @@ def test_a_failure_leaves_a_run_that_can_go_on(tmp_path: Path, monkeypatch: pyte
     (folder,) = (tmp_path / "cut").iterdir()
     assert json.loads((folder / "run.json").read_text())["status"] == "failed"
     assert_same(weights(whole), weights(resume_run(folder)))
+
+
+PLACES = [(Processes, "gather", 9), (Run, "_step_values", 7), (Run, "_evaluate", 2), (Processes, "share", 4)]
+
+
+@pytest.mark.parametrize(("owner", "name", "call"), PLACES, ids=[name for _, name, _ in PLACES])
+def test_another_process_may_die_while_any_sum_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int
+) -> None:
+    changes = {
+        "model": {"decoder": {"type": "linear", "units": 20}},
+        "energy": {"reconstruction": {"type": "squared-error"}, "sparsity": {"type": "l1", "weight": 0.05}},
+        "inference": {"type": "fista", "start": "previous", "max_iterations": 5, "tolerance": 1e-6},
+        "phases": {"learn": {"epochs": 3}},
+        "learning": {"batch_size": 200, "log_every": 1, "checkpoint_seconds": 0},
+    }
+    whole = train(config(tmp_path / "whole", **changes))
+    calls = count()
+    original = getattr(owner, name)
+
+    def fails_once(*given: Any, **named: Any) -> Any:
+        if next(calls) == call:
+            raise OthersStopped("", "it was killed")
+        return original(*given, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, fails_once)
+        with pytest.raises(RunError, match="another process"):
+            train(config(tmp_path / "cut", **changes))
+    (folder,) = (tmp_path / "cut").iterdir()
+    again = resume_run(folder)
+    assert_same(weights(whole), weights(again))
+    noted = [[(one.step, one.kind) for one in read_history(run.folder / "metrics.jsonl")] for run in (whole, again)]
+    assert noted[0] == noted[1]
 
 
 def test_codes_of_the_last_epoch_survive_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

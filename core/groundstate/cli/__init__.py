@@ -22,12 +22,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else FAILED
     except GroundstateError as error:
-        if not error.told:
+        if not (error.told or (isinstance(error, InputError | Interrupted) and _said_beside())):
             _tell(str(error))
         if isinstance(error, InputError):
             return WRONG_INPUT
         return INTERRUPTED if isinstance(error, Interrupted) else FAILED
     return DONE
+
+
+def _said_beside() -> bool:
+    """Whether another process on this machine says the same: it was given the same input, or interrupted too."""
+    from groundstate.processes import first_here
+
+    return not first_here()
 
 
 def _tell(text: str) -> None:

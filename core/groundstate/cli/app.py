@@ -103,6 +103,8 @@ def train(
 
     words = [*(overrides or ()), *(() if tracking else ("tracking=false",))]
     run = train_run(_load(config, words), resume=resume, allow_changes=allow_changes)
+    if not run.processes.first:
+        return
     if as_json:
         page = run.folder / "report.html"
         report = page if page.is_file() else None

@@ -28,6 +28,9 @@ def encode(
     write: Annotated[
         list[str] | None, typer.Option("--write", metavar="KEY=VALUE", help="Option of the codes' format, or its type.")
     ] = None,
+    backend: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where to compute, instead of where the model was trained.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs that are solved together.")] = 1000,
     shard_rows: Annotated[
         int | None, typer.Option(min=1, help="Codes in one shard; by default 64 MiB of dense ones.")
@@ -43,13 +46,16 @@ def encode(
     from groundstate.encode import encode as encode_inputs
     from groundstate.errors import Interrupted
     from groundstate.formats import Formats
+    from groundstate.processes import Processes
+    from groundstate.stack import Stack
 
     if output is None:
         if len(inputs) > 1:
             raise InputError("several inputs: say where their codes go with --output")
         output = inputs[0].with_name(f"{inputs[0].stem}-codes.npy")
     formats = Formats(_options(read, "--read"), _options(write, "--write"))
-    trained = load(model)
+    trained = load(model, backend=backend)
+    first = Processes((trained.top.model if isinstance(trained, Stack) else trained).backend).first
     try:
         with progress_bar() as bar:
             done = encode_inputs(
@@ -59,11 +65,13 @@ def encode(
                 formats=formats,
                 batch_size=batch_size,
                 shard_rows=shard_rows,
-                progress=lambda done, of: bar("encoding", done, of),
+                progress=(lambda done, of: bar("encoding", done, of)) if first else None,
             )
     except KeyboardInterrupt:
         kept = "the same command goes on after the last whole shard" if output.is_dir() else "nothing was kept"
         raise Interrupted(f"interrupted; {kept}") from None
+    if not first:
+        return
     speed = (done.shape[0] - done.kept) / max(done.seconds, 1e-9)
     if as_json:
         print_json(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -137,9 +139,36 @@ def _join(timeout: float) -> dist.Store:
     limit = timedelta(seconds=timeout)
     store, rank, world = next(iter(dist.rendezvous("env://", timeout=limit)))
     store.set_timeout(limit)
+    store = dist.PrefixStore(_meeting(store, rank, world, timeout), store)
     kinds = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(kinds, store=store, rank=rank, world_size=world, timeout=limit)
     return store
+
+
+def _meeting(store: dist.Store, rank: int, world: int, timeout: float) -> str:
+    """A name that these processes alone know, under which they leave each other messages in the store.
+
+    torchrun keeps one store over all restarts, where a process that is started again would find the addresses of the
+    dead. No variable tells the restarts apart: the count of them goes up only on the machine whose process failed. So
+    each process asks under a name of its own until the first one answers; what others asked before does not matter.
+    """
+    if rank > 0:
+        own = uuid.uuid4().hex
+        store.set(f"groundstate/asked/{rank}", own)
+        meeting = store.get(f"groundstate/answered/{own}").decode()
+        store.set(f"{meeting}/{rank}", "")
+        return meeting
+    meeting = f"groundstate/{uuid.uuid4().hex}"
+    asking = [f"groundstate/asked/{other}" for other in range(1, world)]
+    deadline = time.monotonic() + timeout
+    while not store.check([f"{meeting}/{other}" for other in range(1, world)]):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"the {world} processes did not meet within {timeout:g} seconds")
+        for key in asking:
+            if store.check([key]):
+                store.set(f"groundstate/answered/{store.get(key).decode()}", meeting)
+        time.sleep(0.01)
+    return meeting
 
 
 def _number(name: str, otherwise: int) -> int:

@@ -16,6 +16,7 @@ from groundstate.data import Batch
 from groundstate.errors import InputError
 from groundstate.model import Model
 from groundstate.parameters import NormBound, select_units
+from groundstate.processes import Processes
 from groundstate.structure import LeastSquares
 
 BLOCK = 16
@@ -51,6 +52,7 @@ class OnlineDictionary(Learner):
         if name is None:
             raise InputError("this learner needs a linear decoder on flat codes, e.g. [model.decoder] type = 'linear'")
         self._model, self._name = model, name
+        self._processes = Processes(model.backend)
         self._data = [key for key, term in model.energy.terms.items() if isinstance(term.structure(), LeastSquares)]
         for key, term in model.energy.terms.items():
             if key not in self._data and {"decoded", "decode"} & set(needs(term.energy)):
@@ -125,18 +127,21 @@ class OnlineDictionary(Learner):
     def _sums(self, x: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         """Σ z zᵀ (units, units) and Σ x zᵀ (n, units) over the batch, in all processes that share the work."""
         sums = code.T @ code, x.T @ code
-        if self._model.backend is not None:
-            self._model.backend.reduce(sums)
+        self._processes.reduce(sums)
         return sums
 
     def _replace(self, atoms: Tensor, x: Tensor, code: Tensor, generator: torch.Generator | None) -> None:
-        """Put an input, drawn with its squared error as weight, in the place of each of these atoms."""
+        """Put an input, drawn with its squared error as weight, in the place of each of these atoms.
+
+        The inputs of all processes: each draws from the same ones, and what the first draws counts.
+        """
         if not len(atoms):
             return
-        error = (x - code @ self._matrix.T).square().sum(1)
+        error = self._processes.together((x - code @ self._matrix.T).square().sum(1))
         if not bool((error > 0).any()):
             return
-        new = x[torch.multinomial(error, len(atoms), replacement=True, generator=generator)].T
+        drawn = torch.multinomial(error, len(atoms), replacement=True, generator=generator)
+        new = self._processes.together(x)[self._processes.share(drawn.tolist())].T
         self._matrix[:, atoms] = new / new.norm(dim=0).clamp_min(torch.finfo(new.dtype).tiny)
         self._a[atoms] = 0
         self._a[:, atoms] = 0
