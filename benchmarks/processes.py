@@ -1,7 +1,7 @@
 """Two processes against one, a thread each: training samples a second on sparse coding and on DrSAE MNIST.
 
-Whole processes take turns: one, two on one model (gloo), and two that each train a model of their own. The last say what
-the machine gives: two cores share memory and clock, so two processes cannot be faster than that. The time is the
+Whole processes take turns: one, two on one model (gloo), and two that each train a model of their own. The last say
+what the machine gives: two cores share memory and clock, so two processes cannot be faster than that. The time is the
 training's own, with its evaluations and checkpoints, without the start of the processes.
 
     python benchmarks/processes.py --photos ../shared/data/photos --mnist ../shared/data/mnist
@@ -20,9 +20,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from _race import RESULTS, machine, save
 
-from groundstate.config import dump_toml, load_config
 from groundstate.history import read_history
 
 CASES = ("sparse coding", "drsae")
@@ -74,7 +74,7 @@ def trained(case: str, options: argparse.Namespace, folder: Path, together: int,
         own.mkdir(parents=True)
         config = tables(case, options) | {"output": {"folder": str(own / "runs"), "report": False}}
         files.append(own / "config.toml")
-        files[-1].write_text(dump_toml(load_config(config).config), encoding="utf-8")
+        files[-1].write_text(tomli_w.dumps(config), encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

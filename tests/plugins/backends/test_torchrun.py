@@ -203,13 +203,19 @@ def workers_of(launcher: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()]
 
 
+def saved(file: Path) -> list[int]:
+    """When the checkpoint of this config's run was written."""
+    return [checkpoint.stat().st_mtime_ns for checkpoint in file.parent.glob("runs/*/checkpoint.safetensors")]
+
+
 @pytest.mark.soak
 def test_ten_kills_in_a_row_change_nothing(tmp_path: Path) -> None:
-    config = {**DRSAE, "phases": {"joint": {"epochs": 60}}}
-    learning = {**DRSAE["learning"], "checkpoint_seconds": 0.3, "monitor": "validation/energy"}
+    config = {**DRSAE, "phases": {"joint": {"epochs": 200}}}
+    learning = {**DRSAE["learning"], "checkpoint_seconds": 0.1, "monitor": "validation/energy"}
     whole = write(tmp_path / "whole", config, learning=learning)
-    assert ended(process := two("train", str(whole))) is not None
-    assert process.returncode == 0
+    process = two("train", str(whole))
+    said = ended(process)
+    assert process.returncode == 0, said
     file, random, kills, killed = write(tmp_path / "killed", config, learning=learning), Random(0), 0, set()
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=10"]
     process = start([*launcher, "--monitor-interval=0.1", "-m", "groundstate", "train", str(file)])
@@ -218,14 +224,10 @@ def test_ten_kills_in_a_row_change_nothing(tmp_path: Path) -> None:
         workers = [pid for pid in workers_of(process) if pid not in killed]
         if len(workers) == 2:
             # half of them while the processes start and meet, the others once they have gone on
-            before = {saved.stat().st_mtime for saved in file.parent.glob("runs/*/checkpoint.safetensors")}
-            time.sleep(random.uniform(0, 6))
-            while (
-                kills % 2
-                and process.poll() is None
-                and before >= {saved.stat().st_mtime for saved in file.parent.glob("runs/*/checkpoint.safetensors")}
-            ):
-                time.sleep(0.05)
+            before = saved(file)
+            while kills % 2 and saved(file) == before and process.poll() is None:
+                time.sleep(0.02)
+            time.sleep(random.uniform(0, 0.5 if kills % 2 else 3))
             os.kill(random.choice(workers), signal.SIGKILL)
             killed |= set(workers)
             kills += 1
