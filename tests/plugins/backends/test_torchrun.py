@@ -68,7 +68,7 @@ ONLINE: dict[str, Any] = {
         "reconstruction": {"type": "squared-error"},
         "sparsity": {"type": "l1", "weight": 0.1, "non_negative": True},
     },
-    "inference": {"type": "fista", "tolerance": 0, "max_iterations": 100},
+    "inference": {"type": "fista", "tolerance": 0, "max_iterations": 30},
     "learning": {"type": "online-dictionary", "batch_size": 301, "replace_after": 2, "log_every": 1},
     "phases": {"learn": {"epochs": 3}},
 }
