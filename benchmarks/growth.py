@@ -21,7 +21,7 @@ from groundstate_plugins.data.image_patches import ImagePatches
 from groundstate_plugins.regularisers.l1 import L1
 from groundstate_plugins.solvers.auto import Auto
 
-SHARE = 0.35
+SHARE = 0.5
 """The weight, of the median over the patches of the largest correlation with an atom."""
 USUAL = {"samples": 4_000, "units": 256, "side": 12, "threads": 2}
 GROWS = {
