@@ -1,10 +1,10 @@
 """Denoising of photographs: σ = 25, against non-local means, K-SVD and BM3D on the same noise.
 
 Grey photographs (BT.709 luma) and scikit-image's camera, noise of the same seed for all, not clipped. The dictionary
-is learned from each noisy image alone. The weight of the L0 term and the patch size were chosen on 160×160 parts of
-scikit-image's chelsea, coins and astronaut, none of which is reported. K-SVD with the settings of Elad & Aharon 2006
-(benchmarks/ksvd.py); non-local means with scikit-image's own recommendation (h = 0.6 σ, patches of 5, distance 6, fast
-mode off is slower and no better here); BM3D by its authors' package.
+is learned from each noisy image alone. The weight of the L0 term was chosen on 192×192 parts of scikit-image's chelsea,
+coins and astronaut, none of which is reported. K-SVD with the settings of Elad & Aharon 2006 (benchmarks/ksvd.py);
+non-local means with scikit-image's own recommendation (h = 0.6 σ, patches of 5, distance 6, fast mode); BM3D by its
+authors' package.
 
 PHOTOS=3 in the environment takes the first three photographs beside camera, CROP=192 the middle 192×192 pixels of each;
 the note says which there were.

@@ -56,10 +56,10 @@ def restore(
     a picture of floating-point numbers is a missing pixel too; transparency is not.
     """
     from groundstate.config.layers import read_overrides
+    from groundstate.errors import Interrupted
     from groundstate.formats import Formats
     from groundstate.restoration import psnr
     from groundstate.restoration import restore as restore_image
-    from groundstate.run import Interrupted
 
     formats = Formats()
     outputs = _outputs(images, output)
