@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,9 @@ def infer(
         return solve(problem, chosen, problem.zeros() if start is None else start, callback=callback, backend=runner)
 
 
+@cache
 def _named(kind: str, name: str) -> type[Any]:
+    """Once for each name: looking through what is installed takes as long as some hundred codes."""
     registry = Registry.discover()
     return registry.load(registry.get(kind, name))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from groundstate import infer
 from groundstate.inference import kernel_name
+from groundstate.registry import Registry
 from groundstate.structure import (
     L1,
     Cardinality,
@@ -102,3 +104,11 @@ def test_another_process_loads_what_one_has_compiled() -> None:
     done = subprocess.run([sys.executable, "-c", CODES], check=True, capture_output=True, text=True)
     loaded, compiled = map(int, done.stdout.split())
     assert (loaded, compiled) == (1, 0)
+
+
+def test_infer_looks_for_a_name_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, dictionary = torch.ones(2, 3, dtype=torch.float64), torch.eye(3, dtype=torch.float64)
+    given: dict[str, Any] = {"dictionary": dictionary, "terms": [l1.L1(weight=0.5)], "backend": "cpu-native"}
+    first = infer(x, **given).code
+    monkeypatch.setattr(Registry, "discover", lambda folder=None: pytest.fail("it looked again"))
+    assert torch.equal(infer(x, **given).code, first)

@@ -95,7 +95,7 @@ def test_it_certifies_odd_sizes(units: int, fan: int, samples: int, seed: int, n
     assert float(reached.relative[1:].max() if samples > 1 else 0) <= 1e-8
 
 
-def test_a_sample_has_the_same_bits_alone_and_on_any_number_of_threads() -> None:
+def test_a_sample_has_the_same_code_but_for_rounding_alone_and_on_any_number_of_threads() -> None:
     problem = problem_of({"p": tree(36, 4)}, samples=40, weight=0.05)
     together = run(problem).code
     threads = torch.get_num_threads()
