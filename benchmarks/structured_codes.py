@@ -1,11 +1,12 @@
-"""Codes under tree groups and lateral inhibition: the cpu-native kernels against SPAMS and the generic solver.
+"""Codes under tree groups, inhibition and a limit of entries: the cpu-native kernels against their peers.
 
 Whitened 12 × 12 patches of photographs, a dictionary that SPAMS trained on them. Trees of 1 + 3 + 12 units against
 SPAMS ``fistaTree``, whose tolerance is set so that its largest gap comes near 4e-6; inhibition between units of a
-sheet that lie apart against greedy coordinate descent in PyTorch. All in float64; gaps and residuals by
-``Problem.certificate``; our times include them.
+sheet that lie apart against greedy coordinate descent in PyTorch; 12 atoms by matching pursuit against SPAMS ``omp``
+(by decrease, as it does) and scikit-learn's ``orthogonal_mp_gram`` (by correlation, as it does), with the Gram matrix
+given to both. All in float64; gaps and residuals by ``Problem.certificate``; our times include them.
 
-    python benchmarks/structured_codes.py --path PHOTOS
+    python benchmarks/structured_codes.py --path PHOTOS [--only trees | inhibition | pursuit]
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from scipy.sparse import csc_matrix
 
 from groundstate import infer
 from groundstate_plugins.data.image_patches import ImagePatches
+from groundstate_plugins.regularisers.cardinality import Cardinality
 from groundstate_plugins.regularisers.lateral_inhibition import LateralInhibition
 from groundstate_plugins.regularisers.tree_group import TreeGroup
+from groundstate_plugins.solvers.matching_pursuit import MatchingPursuit
 
+ATOMS = 12
 GAP = 4e-6
 RESIDUAL = 1e-6
 
@@ -129,13 +133,65 @@ def inhibition(x: torch.Tensor, dictionary: torch.Tensor, sparsity: float, stren
     }
 
 
+def pursuit(x: torch.Tensor, dictionary: torch.Tensor, repeats: int) -> Any:
+    """Both rules, each beside the peer that has it; scikit-learn on a tenth of the samples, as it is slow."""
+    import spams
+    from sklearn.linear_model import orthogonal_mp_gram
+
+    dictionary = dictionary / dictionary.norm(dim=0)  # both peers ask for it
+    gram, few = dictionary.T @ dictionary, x[: max(1, len(x) // 10)]
+    columns, atoms = np.asfortranarray(x.numpy().T), np.asfortranarray(dictionary.numpy())
+    found: dict[str, Any] = {}
+
+    def ours(samples: torch.Tensor, choose: Any) -> None:
+        solver, term = MatchingPursuit(choose=choose), Cardinality(keep=ATOMS)
+        found[choose] = infer(samples, dictionary=dictionary, terms=[term], solver=solver, backend="cpu-native")
+
+    def theirs() -> None:
+        threads = torch.get_num_threads()
+        found["SPAMS omp"] = spams.omp(columns, atoms, L=ATOMS, numThreads=threads)
+
+    def scikit_learn() -> None:
+        drive = (dictionary.T @ few.T).numpy()
+        found["scikit-learn"] = orthogonal_mp_gram(gram.numpy(), drive, n_nonzero_coefs=ATOMS, copy_Gram=False)
+
+    fast = race({"cpu-native": lambda: ours(x, "decrease"), "SPAMS omp": theirs}, repeats=repeats)
+    slow = race(
+        {"cpu-native, tenth": lambda: ours(few, "correlation"), "scikit-learn, tenth": scikit_learn}, repeats=repeats
+    )
+    peers = {"decrease": found["SPAMS omp"].toarray().T, "correlation": found["scikit-learn"].T}
+    energies = {
+        choose: 0.5 * (part - torch.from_numpy(code) @ dictionary.T).square().sum(1)
+        for (choose, code), part in zip(peers.items(), (x, few), strict=True)
+    }
+    return {
+        "samples": len(x),
+        "lanes": record(fast | slow),
+        "ratio": {
+            "SPAMS omp": ratio(fast["SPAMS omp"], fast["cpu-native"]),
+            "scikit-learn": ratio(slow["scikit-learn, tenth"], slow["cpu-native, tenth"]),
+        },
+        "mean_energy": {
+            choose: {"cpu-native": float(found[choose].energy.mean()), "peer": float(energies[choose].mean())}
+            for choose in peers
+        },
+        "same_code": {
+            choose: float(((found[choose].code - torch.from_numpy(code)).abs().amax(1) < 1e-9).double().mean())
+            for choose, code in peers.items()
+        },
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--path", help="a folder of photographs; by default those of scikit-learn")
     parser.add_argument("--units", type=int, default=256, help="a multiple of 16")
     parser.add_argument("--samples", type=int, default=1000, help="with inhibition; a fifth of them with trees")
+    parser.add_argument("--only", choices=["trees", "inhibition", "pursuit"], help="one of the three")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     try:
         import spams
     except ImportError:
@@ -148,11 +204,14 @@ def main() -> None:
     dictionary = torch.from_numpy(np.ascontiguousarray(trained))
     result: dict[str, Any] = {"samples": len(x), "units": arguments.units, "machine": machine("numba", "spams-bin")}
     few = x[: max(1, len(x) // 5)]
-    for weight, accuracy in ((1.2, 2e-8), (0.55, 1e-8)):
+    only = arguments.only
+    for weight, accuracy in ((1.2, 2e-8), (0.55, 1e-8)) if only in (None, "trees") else ():
         result[f"tree groups, λ = {weight:g}"] = trees(few, dictionary, weight, accuracy, arguments.repeats)
-    for sparsity, strength in ((0.2, 0.05), (0.2, 0.005)):
+    for sparsity, strength in ((0.2, 0.05), (0.2, 0.005)) if only in (None, "inhibition") else ():
         name = f"inhibition, α = {sparsity:g}, S = {strength:g}"
         result[name] = inhibition(x, dictionary, sparsity, strength, arguments.repeats)
+    if only in (None, "pursuit"):
+        result[f"matching pursuit, {ATOMS} atoms"] = pursuit(patches, dictionary, arguments.repeats)
     print(json.dumps(result, indent=2))
 
 
