@@ -77,6 +77,9 @@ def infer(
             f"x has shape {tuple(x.shape)} and the dictionary {tuple(dictionary.shape)}; "
             "they must be (batch, n) and (n, units)"
         )
+    if x.device.type == "cpu" and x.dtype not in (torch.float32, torch.float64):
+        kind = str(x.dtype).removeprefix("torch.")
+        raise InputError(f"x is {kind}; on a processor codes are found in float32 or float64: give x.float()")
     chosen = (
         solver
         if isinstance(solver, Solver)

@@ -17,6 +17,7 @@ from groundstate.components import Backend, Solver
 from groundstate.config import LoadedConfig, assemble
 from groundstate.data import Batch
 from groundstate.errors import InputError, PluginError
+from groundstate.inference import kernel_name, kernel_of
 from groundstate.model import Model
 from groundstate.problem import Problem
 from groundstate.registry import Registry
@@ -28,6 +29,7 @@ class Timing:
 
     seconds: median over the repeats; spread: its quartiles. reached: share of samples whose certificate is within
     the tolerance. certificate: the worst of them, relative, of codes and problem in float64. energy: the mean.
+    kernel: the backend's that took the solver's place, None where the solver itself ran.
     """
 
     solver: str
@@ -39,6 +41,7 @@ class Timing:
     reached: float
     energy: float
     iterations: float
+    kernel: str | None = None
 
 
 @dataclass(frozen=True)
@@ -230,6 +233,7 @@ def _timing(
         z = code.detach().cpu().double()
         certificate = problem.certificate(z)
         energy = problem.value(z)
+    kernel = kernel_of(one.model.backend, one.model.solver, problem)
     quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
     return Timing(
         solver=one.solver,
@@ -241,4 +245,5 @@ def _timing(
         reached=float((certificate.relative <= tolerance).double().mean()),
         energy=float(energy.mean()),
         iterations=float(iterations.double().mean()),
+        kernel=None if kernel is None else kernel_name(kernel),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -220,10 +221,15 @@ class Model(nn.Module):
         with torch.no_grad():
             return self.infer_batch(self._batch(x, fields), certify=certify, callback=callback)
 
-    def encode(self, x: Tensor, **fields: Tensor) -> Tensor:
-        """The codes alone, (batch, *code_shape), without a certificate."""
+    def encode(self, x: Tensor, *, sparse: bool = False, **fields: Tensor) -> Tensor:
+        """The codes alone, (batch, *code_shape), without a certificate; sparse: as (batch, units) in CSR."""
         with torch.no_grad():
-            return self.infer_batch(self._batch(x, fields), certify=False).code
+            code = self.infer_batch(self._batch(x, fields), certify=False).code
+        if not sparse:
+            return code
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            return code.flatten(1).to_sparse_csr()
 
     def decode(self, z: Tensor) -> Tensor:
         """What the decoder makes of codes (batch, *code_shape)."""

@@ -42,6 +42,13 @@ def test_solvers_that_reach_the_tolerance_agree_on_the_energy() -> None:
     assert all(one.certificate_kind == "gap" and one.energy - lowest <= 0.5e-5 for one in done)
 
 
+def test_it_names_the_kernel_that_takes_a_solvers_place() -> None:
+    pytest.importorskip("numba")
+    kernels = {(one.solver, one.backend): one.kernel for one in compared(lasso()).timings}
+    assert kernels["auto", "cpu-native"] == "native lasso"
+    assert kernels["fista", "cpu-native"] is kernels["auto", "cpu"] is None
+
+
 def test_the_first_is_the_fastest_of_those_that_reach_it_on_most_samples() -> None:
     timings = compared(lasso(), max_iterations=30).timings
     assert [(-one.reached, one.seconds) for one in timings] == sorted((-one.reached, one.seconds) for one in timings)

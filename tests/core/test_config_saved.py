@@ -47,6 +47,7 @@ def test_a_saved_model_gives_the_same_codes(tmp_path: Path) -> None:
     again = Model.load(tmp_path)
     x = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(model.encode(x), again.encode(x))
+    assert torch.equal(model.encode(x, sparse=True).to_dense(), model.encode(x).flatten(1))
     assert again.solver.config == model.solver.config
     assert model_tables(again) == model_tables(model)
 

@@ -12,6 +12,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import ElasticNet, Lasso
 from torch import Tensor
 
+from groundstate.api import infer
 from groundstate.components import Context, Regulariser, Solver, State, Task, Term
 from groundstate.data import Batch
 from groundstate.energy import Energy
@@ -601,3 +602,10 @@ def test_correlated_dictionary_in_single_precision(non_negative: bool) -> None:
     assert solution.certificate is not None
     np.testing.assert_allclose(solution.certificate.relative.numpy(), relative, rtol=1e-4)
     assert decoder.dictionary.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
+def test_infer_asks_for_a_precision_that_a_processor_computes_in(dtype: torch.dtype) -> None:
+    x, dictionary = torch.ones(2, 3, dtype=dtype), torch.eye(3)
+    with pytest.raises(InputError, match=f"x is {str(dtype)[6:]}; .* give x.float"):
+        infer(x, dictionary=dictionary, terms=[L1(weight=0.1)])

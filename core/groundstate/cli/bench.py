@@ -62,11 +62,12 @@ def _show(found: Comparison) -> None:
     out = console()
     kind = found.timings[0].certificate_kind
     numbers = ("µs/sample", "steps", "reached", "worst", "energy")
-    rows = table("solver", "backend", *numbers, numbers=numbers)
+    rows = table("solver", "backend", "kernel", *numbers, numbers=numbers)
     for one in found.timings:
         rows.add_row(
             one.solver,
             one.backend,
+            one.kernel or "",
             f"{1e6 * one.seconds / found.samples:,.1f}",
             f"{one.iterations:,.0f}",
             f"{one.reached:.1%}",
