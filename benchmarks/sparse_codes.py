@@ -1,117 +1,120 @@
 """L1 codes of whitened patches: the native backend beside SPAMS and scikit-learn, at certified accuracy.
 
-    python benchmarks/sparse_codes.py --photos DIR --units 256 --density 0.05
+    python benchmarks/sparse_codes.py --photos DIR --setting 256-sparse
 
-One process, contenders in turn, the same threads; every gap is measured by ``Problem.certificate`` in float64.
+One process, contenders in turn, wall-clock time, the same threads for all but scikit-learn, which gets one and fewer
+samples (its time is scaled: it grows with the samples alone). Every gap is measured by ``Problem.certificate`` in
+float64. The picture shows time against the worst gap.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import spams
 import torch
-from _race import machine, race, ratio, record, save
+from _patches import arguments, patches_and_dictionary
+from _race import RESULTS, draw, machine, race, ratio, record, save
 from sklearn.decomposition import sparse_encode
 from torch import Tensor
 
 from groundstate import infer
-from groundstate_plugins.data.image_patches import ImagePatches
 from groundstate_plugins.regularisers.l1 import L1
 from groundstate_plugins.solvers.auto import Auto
 
 TOLERANCE = 1e-6
-SLOW = 300
-"""Samples that scikit-learn encodes: its time grows with the samples alone."""
+SETTINGS = {
+    "256-sparse": (256, 0.05),
+    "256-dense": (256, 0.15),
+    "1024-sparse": (1024, 0.05),
+    "1024-dense": (1024, 0.12),
+}
+"""Units, and the share of non-zeros that the weight is chosen for."""
+LOOSER = (1e-2, 1e-3, 1e-4, 1e-5)
+"""Tolerances of the curve, beside the one of the figures."""
+SLOW = 100
+"""Samples that scikit-learn encodes."""
 
 
 def main() -> None:
-    options = _options()
+    parser = arguments(__doc__, samples=10_000)
+    parser.add_argument("--setting", choices=SETTINGS, default="256-sparse", help="units and density")
+    parser.add_argument("--scikit", action="store_true", help=f"scikit-learn too, on {SLOW} samples and one thread")
+    options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    data = ImagePatches(path=options.photos, train=options.samples + 20_000, validation=0, test=0, unit_variance=True)
-    source = data.load(0).train
-    patches = source.read(torch.arange(len(source))).x.double()
-    x, rest = patches[: options.samples], patches[options.samples :]
-    dictionary = _dictionary(rest, options)
-    level = _level(x[:1000], dictionary, options.density)
-    few, columns, atoms = x[:SLOW].numpy(), np.asfortranarray(x.numpy().T), np.asfortranarray(dictionary.numpy())
-    found: dict[str, Tensor] = {}
+    units, density = SETTINGS[options.setting]
+    x, dictionary = patches_and_dictionary(options, units)
+    level = _level(x[:500], dictionary, density)
+    columns, atoms = np.asfortranarray(x.numpy().T), np.asfortranarray(dictionary.numpy())
+    found: dict[str, Any] = {}
 
-    def keep(name: str, encode: Callable[[], Any]) -> Callable[[], None]:
-        def run() -> None:
-            found[name] = torch.as_tensor(encode())
+    def keep(name: str, run: Callable[[], Any]) -> Callable[[], None]:
+        return lambda: found.update({name: run()})
 
-        return run
-
-    def scikit(algorithm: str) -> Callable[[], Any]:
-        return lambda: sparse_encode(few, atoms.T, algorithm=algorithm, alpha=level, max_iter=5000, n_jobs=1)
+    def peer(dtype: type) -> Callable[[], Any]:
+        given = columns.astype(dtype), atoms.astype(dtype)
+        return lambda: spams.lasso(given[0], D=given[1], lambda1=level, mode=2, numThreads=options.threads)
 
     contenders = {
-        "groundstate float64": keep("groundstate float64", lambda: encode(x, dictionary, level)),
-        "groundstate float32": keep("groundstate float32", lambda: encode(x.float(), dictionary.float(), level)),
-        "spams float64": lambda: found.update(
-            {"spams float64": spams.lasso(columns, D=atoms, lambda1=level, mode=2, numThreads=options.threads)}
-        ),
+        "groundstate float64": partial(encode, x, dictionary, level),
+        "groundstate float32": partial(encode, x.float(), dictionary.float(), level),
+        "SPAMS float64": peer(np.float64),
+        "SPAMS float32": peer(np.float32),
     }
-    slow = {name: keep(name, scikit(name)) for name in (("lasso_cd", "lasso_lars") if options.scikit else ())}
-    lanes = race(contenders, repeats=options.repeats)
-    slower = race(slow, repeats=1, warmup=0)
-    found["spams float64"] = torch.from_numpy(found["spams float64"].T.toarray())
+    contenders |= {f"groundstate {limit:g}": partial(encode, x, dictionary, level, limit) for limit in LOOSER}
+    few = x[:SLOW].numpy()
+    for algorithm in ("lasso_cd", "lasso_lars") if options.scikit else ():
+        given = {"algorithm": algorithm, "alpha": level, "max_iter": 5000, "n_jobs": 1}
+        contenders[f"scikit-learn {algorithm}"] = partial(sparse_encode, few, atoms.T, **given)
+    lanes = race({name: keep(name, run) for name, run in contenders.items()}, repeats=options.repeats)
+    for name in ("SPAMS float64", "SPAMS float32"):
+        found[name] = torch.from_numpy(found[name].T.toarray())
+    gaps = {name: _worst_gap(x, dictionary, torch.as_tensor(code), level) for name, code in found.items()}
+    ours = lanes["groundstate float64"]
+    scaled = {name: SLOW if name.startswith("scikit") else options.samples for name in lanes}
+    name = f"sparse_codes_{options.setting}_{options.samples}"
     save(
-        f"sparse_codes_{options.units}_{round(100 * options.density)}",
+        name,
         {
             "machine": machine("numba", "spams-bin", "scikit-learn"),
-            "units": options.units,
+            "units": units,
             "samples": options.samples,
             "weight": level,
             "non_zeros": float((found["groundstate float64"] != 0).double().mean()),
             "seconds": record(lanes),
-            "worst_gap": {name: _worst_gap(x[: len(code)], dictionary, code, level) for name, code in found.items()},
-            "spams_over_groundstate": ratio(lanes["spams float64"], lanes["groundstate float64"]),
+            "worst_gap": gaps,
+            "spams_over_groundstate": ratio(lanes["SPAMS float64"], ours),
             "scikit_over_groundstate": {
-                name: lane.median / SLOW * options.samples / lanes["groundstate float64"].median
-                for name, lane in slower.items()
+                name: ratio(lane, ours)["median"] * options.samples / SLOW
+                for name, lane in lanes.items()
+                if name.startswith("scikit")
             },
+            "scikit_threads": 1,
         },
     )
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for lane in lanes.values():
+        tolerance = lane.name.removeprefix("groundstate ")
+        line = "groundstate float64" if tolerance in map("{:g}".format, LOOSER) else lane.name
+        curves.setdefault(line, []).append((max(gaps[lane.name], 1e-16), 1e6 * lane.median / scaled[lane.name]))
+    curves["groundstate float64"].sort()
+    title = f"L1 codes, {options.setting}, {options.samples:,} samples"
+    draw(curves, RESULTS / f"{name}.png", title=title, across="worst relative gap", up="µs per sample")
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photos", type=Path, help="a folder of photographs; scikit-learn's two by default")
-    parser.add_argument("--units", type=int, default=256)
-    parser.add_argument("--density", type=float, default=0.05, help="share of non-zeros that the weight is chosen for")
-    parser.add_argument("--samples", type=int, default=10_000)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--dictionary", type=Path, help="(inputs, units) .npy; a short SPAMS training by default")
-    parser.add_argument("--scikit", action="store_true", help=f"scikit-learn too, on {SLOW} samples and one thread")
-    return parser.parse_args()
-
-
-def _dictionary(patches: Tensor, options: argparse.Namespace) -> Tensor:
-    if options.dictionary is not None:
-        return torch.from_numpy(np.load(options.dictionary)).double()
-    trained = spams.trainDL(
-        np.asfortranarray(patches.numpy().T), K=options.units, lambda1=3.0, mode=2, iter=60, batchsize=128,
-        numThreads=options.threads, verbose=False,
-    )  # fmt: skip
-    return torch.nn.functional.normalize(torch.from_numpy(trained), dim=0)
-
-
-def encode(x: Tensor, dictionary: Tensor, level: float) -> Tensor:
+def encode(x: Tensor, dictionary: Tensor, level: float, tolerance: float = TOLERANCE) -> Tensor:
     """Codes whose certificate the solver looks at, as a user would get them."""
-    solver = Auto(tolerance=TOLERANCE, max_iterations=200)
+    solver = Auto(tolerance=tolerance, max_iterations=200)
     return infer(x, dictionary=dictionary, terms=[L1(weight=level)], solver=solver, backend="cpu-native").code
 
 
 def _level(x: Tensor, dictionary: Tensor, density: float) -> float:
-    low, high = 1e-3, 30.0
-    for _ in range(14):
+    """The weight for this share of non-zeros; the smallest tried where no weight gives as many."""
+    low, high = 3e-2, 30.0
+    for _ in range(12):
         middle = (low * high) ** 0.5
         more = float((encode(x, dictionary, middle) != 0).double().mean()) > density
         low, high = (middle, high) if more else (low, middle)
@@ -121,7 +124,8 @@ def _level(x: Tensor, dictionary: Tensor, density: float) -> float:
 def _worst_gap(x: Tensor, dictionary: Tensor, code: Tensor, level: float) -> float:
     """Of codes that someone else found: certified where they are, without an iteration."""
     solver = Auto(max_iterations=0)
-    solution = infer(x, dictionary=dictionary, terms=[L1(weight=level)], solver=solver, start=code.double())
+    some = x[: len(code)]
+    solution = infer(some, dictionary=dictionary, terms=[L1(weight=level)], solver=solver, start=code.double())
     assert solution.certificate is not None
     return float(solution.certificate.relative.max())
 
