@@ -22,6 +22,7 @@ from skglm import GroupLasso
 from torch import Tensor
 
 from groundstate import infer
+from groundstate_plugins.backends.cpu_native import CpuNative
 from groundstate_plugins.regularisers.group import Group
 from groundstate_plugins.solvers.auto import Auto
 
@@ -49,7 +50,7 @@ def main() -> None:
 
     def ours(tolerance: float) -> Tensor:
         solver = Auto(tolerance=tolerance, max_iterations=1000)
-        return infer(x, dictionary=dictionary, terms=[term], solver=solver, backend="cpu-native").code
+        return infer(x, dictionary=dictionary, terms=[term], solver=solver, backend=CpuNative()).code
 
     def flat(tolerance: float) -> Any:
         codes = spams.fistaFlat(

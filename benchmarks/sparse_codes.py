@@ -22,6 +22,7 @@ from sklearn.decomposition import sparse_encode
 from torch import Tensor
 
 from groundstate import infer
+from groundstate_plugins.backends.cpu_native import CpuNative
 from groundstate_plugins.regularisers.l1 import L1
 from groundstate_plugins.solvers.auto import Auto
 
@@ -108,7 +109,7 @@ def main() -> None:
 def encode(x: Tensor, dictionary: Tensor, level: float, tolerance: float = TOLERANCE) -> Tensor:
     """Codes whose certificate the solver looks at, as a user would get them."""
     solver = Auto(tolerance=tolerance, max_iterations=200)
-    return infer(x, dictionary=dictionary, terms=[L1(weight=level)], solver=solver, backend="cpu-native").code
+    return infer(x, dictionary=dictionary, terms=[L1(weight=level)], solver=solver, backend=CpuNative()).code
 
 
 def _level(x: Tensor, dictionary: Tensor, density: float) -> float:
