@@ -1,4 +1,4 @@
-"""Overhead of the framework: a DrSAE training step through groundstate, tracking on, against plain torch.
+"""Overhead of the framework: a training step through groundstate, tracking on, against plain torch.
 
 All take batches of the same size through the same model (units, steps, optimiser, constraints), in one process, in
 turn, block by block; the figure is the median over blocks of the ratio of their medians. The hand-written model runs as
@@ -6,6 +6,7 @@ it is and with torch.compile (where a C++ compiler is there). A step that begins
 stands the validation pass, which the hand-written loop has not.
 
     python benchmarks/training_step.py --config examples/drsae-mnist.toml data.path=PATH
+    python benchmarks/training_step.py --config benchmarks/topk.toml --blocks 6 --steps 5 --warm 2
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ from pathlib import Path
 
 import torch
 from _plain_drsae import PlainDrsae
+from _plain_topk import PlainTopK
+from torch import nn
 
 from groundstate.config import load_config
 from groundstate.run import Run
+from groundstate_plugins.encoders.top_k import TopK
 
 
 def framework_steps(run: Run) -> Callable[[], bool]:
@@ -39,17 +43,22 @@ def framework_steps(run: Run) -> Callable[[], bool]:
     return advance
 
 
-def plain_steps(run: Run, *, compiled: bool = False) -> Callable[[], bool]:
-    config = run.config
-    dictionary = run.model.decoder.structure().matrix.detach().clone()
+def plain_models(run: Run) -> dict[str, nn.Module]:
+    """The run's model hand-written, by name: in each way that may be the fastest."""
+    dictionary = run.model.decoder.structure().matrix.detach()
+    encoder = run.model.encoder.config
+    if isinstance(run.model.encoder, TopK):
+        return {
+            name: PlainTopK(dictionary, encoder.keep, gathered=gathered)
+            for name, gathered in {"plain": False, "gathered": True}.items()
+        }
     weights = {name: term.config.weight for name, term in run.model.energy.terms.items()}
-    model = PlainDrsae(
-        dictionary,
-        run.splits.classes,
-        run.model.encoder.config.steps,
-        weights["sparsity"],
-        weights["classification"],
-    )
+    sparsity, task = weights["sparsity"], weights["classification"]
+    return {"plain": PlainDrsae(dictionary, run.splits.classes, encoder.steps, sparsity, task)}
+
+
+def plain_steps(run: Run, model: nn.Module, *, compiled: bool = False) -> Callable[[], bool]:
+    config = run.config
     if compiled:
         model.loss = torch.compile(model.loss, dynamic=False)
     optimiser = model.optimiser(config.learning.rate)
@@ -62,8 +71,8 @@ def plain_steps(run: Run, *, compiled: bool = False) -> Callable[[], bool]:
             state.update(order=torch.randperm(len(source)), at=0)
         rows = state["order"][state["at"] : state["at"] + size]
         state["at"] += size
-        batch = source.read(rows)
-        model.train_step(optimiser, batch.fields["x"], batch.fields["y"])
+        fields = source.read(rows).fields
+        model.train_step(optimiser, *(fields[name] for name in ("x", "y") if name in fields))
         return False
 
     return advance
@@ -84,19 +93,25 @@ def main() -> None:
     parser.add_argument("--config", default="examples/drsae-digits.toml")
     parser.add_argument("--blocks", type=int, default=40)
     parser.add_argument("--steps", type=int, default=25, help="steps in a block")
+    parser.add_argument("--warm", type=int, default=10, help="steps before the first that counts")
     parser.add_argument("--json", type=Path)
     parser.add_argument("overrides", nargs="*", help="config overrides, key.path=value")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         # joint training from the first step: the plain model runs all three terms too
-        overrides = ["phases.unsupervised=false", f'output.folder="{folder}"', *arguments.overrides]
+        overrides = [f'output.folder="{folder}"', *arguments.overrides]
+        if "unsupervised" in load_config(Path(arguments.config), overrides).config.phases:
+            overrides.append("phases.unsupervised=false")
         loaded = load_config(Path(arguments.config), overrides)
         run = Run(loaded, Path(folder) / "benchmark")
-        ways = {"groundstate": framework_steps(run), "plain": plain_steps(run)}
+        ways = {"groundstate": framework_steps(run)}
+        for name, model in plain_models(run).items():
+            ways[name] = plain_steps(run, model)
         if shutil.which("g++"):
-            ways["compiled"] = plain_steps(run, compiled=True)
+            for name, model in plain_models(run).items():
+                ways["compiled" if name == "plain" else f"{name}_compiled"] = plain_steps(run, model, compiled=True)
         for advance in ways.values():
-            timed(advance, 10)
+            timed(advance, arguments.warm)
         times: dict[str, list[float]] = {name: [] for name in ways}
         epochs: list[float] = []
         for block in range(arguments.blocks):
