@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from groundstate.components import Context
+from groundstate.components import Code, Context
 from groundstate.errors import InputError
 from groundstate.structure import LinearMap
-from groundstate_plugins.encoders.top_k import TopK
+from groundstate_plugins.encoders.top_k import GATHERED, TopK
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -53,6 +53,21 @@ def test_the_formula_and_its_gradients(keep: int, rectify: bool) -> None:
         return result
 
     assert torch.autograd.gradcheck(function, (encoder.feedforward, encoder.bias))
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+def test_the_gradient_by_a_gather(rectify: bool) -> None:
+    """At one entry in 32: of the code, of the entries and of E x + b, against finite differences."""
+    encoder, x = built(normal(6, 64), code=(64,), keep=2, rectify=rectify), normal(3, 6, seed=3).requires_grad_()
+    assert GATHERED * 2 <= 64
+
+    def function(x: Tensor, feedforward: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
+        code: Code = torch.func.functional_call(encoder, {"feedforward": feedforward, "bias": bias}, x)
+        assert code.entries is not None
+        assert code.pre_activation is not None
+        return code.value, code.entries, code.pre_activation
+
+    assert torch.autograd.gradcheck(function, (x, encoder.feedforward, encoder.bias))
 
 
 def test_what_it_shares_is_all_that_a_decoder_needs() -> None:
