@@ -191,7 +191,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
     try:
         import spams
     except ImportError:
@@ -202,6 +201,7 @@ def main() -> None:
     rest = np.asfortranarray(patches[arguments.samples :].numpy().T)
     trained = spams.trainDL(rest, K=arguments.units, lambda1=0.6, iter=40, batchsize=400, numThreads=1, verbose=False)
     dictionary = torch.from_numpy(np.ascontiguousarray(trained))
+    torch.set_num_threads(arguments.threads)  # after SPAMS, which sets those of the whole process
     result: dict[str, Any] = {"samples": len(x), "units": arguments.units, "machine": machine("numba", "spams-bin")}
     few = x[: max(1, len(x) // 5)]
     only = arguments.only
