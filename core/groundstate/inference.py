@@ -18,8 +18,7 @@ from groundstate.implicit import attach_implicit
 from groundstate.problem import Certificate, Problem
 
 BLOCK = 2**18
-"""Entries of codes and inputs that the solver's loop takes at once on a processor (10,000 codes of 256 units
-in blocks take two thirds of the time)."""
+"""Entries of codes and inputs that the solver's loop takes at once on a processor: what stays in its cache."""
 RESOLVED = 8
 """Where no entry moves by more than this many roundings of the largest between two checks, they hold the code up."""
 CLOSE = 100

@@ -244,7 +244,7 @@ class Model(nn.Module):
             predict = getattr(term, "predict", None)
             if predict is not None:
                 with torch.no_grad():
-                    scores: Tensor = predict(self.encode(x, **fields))
+                    scores: Tensor = predict(self.encode(x, sparse=False, **fields))
                     return scores
         return None
 

@@ -213,7 +213,7 @@ class _Plane:
         for rows in self.blocks():
             fields, mean = self.read(rows)
             with torch.no_grad():
-                code = model.encode(**fields)
+                code = model.encode(sparse=False, **fields)
                 patches = model.decode(code).cpu().double() + mean
             count = (code != 0).flatten(1).sum(1).cpu()
             active += float(count.sum())
