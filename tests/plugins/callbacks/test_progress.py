@@ -35,6 +35,7 @@ def a_run(folder: Path, step: int = 0) -> SimpleNamespace:
         learning=SimpleNamespace(monitor="validation/task/error"),
         metric=str,
         position=SimpleNamespace(seconds=185.0),
+        config=SimpleNamespace(output=SimpleNamespace(report=True)),
     )
 
 
