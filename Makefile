@@ -60,7 +60,7 @@ bench: setup
 
 # Figures from real runs, into examples/RESULTS.md: make results NAME=drsae-mnist ARGS="--data FOLDER --seeds 3"
 results: setup
-	$(BIN)/python examples/results $(NAME) $(ARGS)
+	$(BIN)/python examples/results/measure.py $(NAME) $(ARGS)
 
 # The reference is made from the code; the site on top of it needs the extra: pip install -e '.[docs]'
 docs: setup

@@ -61,7 +61,7 @@ def results(checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     folder = ROOT / "examples" / "results"
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("GROUNDSTATE_DATA", str(checkout / "data"))
-    spec = importlib.util.spec_from_file_location("examples_results", folder / "__main__.py")
+    spec = importlib.util.spec_from_file_location("examples_results", folder / "measure.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -119,7 +119,7 @@ def test_what_is_missing_is_said_in_one_sentence(checkout: Path, results: Callab
 
 def test_every_protocol_is_named_after_a_title_and_measures() -> None:
     for file in (ROOT / "examples" / "results").glob("*.py"):
-        if file.stem not in ("__main__", "lab", "table"):
+        if file.stem not in ("measure", "lab", "table"):
             text = file.read_text(encoding="utf-8")
             assert text.startswith('"""'), file.name
             assert "def measure(lab: Lab) -> None:" in text, file.name

@@ -1,7 +1,7 @@
 """Measures a system's figures from real runs and writes its rows into examples/RESULTS.md.
 
     make results NAME=drsae-mnist
-    python examples/results drsae-mnist --data ../shared/data --seeds 3
+    python examples/results/measure.py drsae-mnist --data ../shared/data --seeds 3
 
 A protocol is one file here with a docstring, whose first line is the system's title, and ``measure(lab)``. Runs that
 are finished are used again, interrupted ones go on. Nothing is written before everything is measured.
@@ -25,13 +25,13 @@ from groundstate.errors import GroundstateError, InputError, nearest
 from groundstate.files import replacing, write_json, write_text
 from groundstate.run import Interrupted
 
-MACHINERY = {"__main__", "lab", "table"}
+MACHINERY = {"measure", "lab", "table"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 measured, 1 failed, 2 wrong input, 130 interrupted."""
     here = Path(__file__).resolve().parents[2]
-    parser = argparse.ArgumentParser(prog="examples/results", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="measure.py", description=__doc__.partition("\n")[0])
     parser.add_argument("name", help="a protocol: the name of a file in examples/results, without .py")
     parser.add_argument("--data", type=Path, help="holds mnist/, photos/ (default GROUNDSTATE_DATA, ../shared/data)")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 (default 3)")
