@@ -49,6 +49,14 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mappi
         )
 
 
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The string metadata and the named tensors that ``write_safetensors`` wrote."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata()), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
 def require_writable(folder: Path, key: str) -> None:
     """Refuse a folder that cannot be made or written, before anything is computed."""
     try:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from groundstate.components import (
@@ -27,7 +26,7 @@ from groundstate.components import (
 from groundstate.data import Batch, Source
 from groundstate.energy import OF_THE_ENCODER, Energy, Point
 from groundstate.errors import InputError
-from groundstate.files import write_safetensors, write_text
+from groundstate.files import read_safetensors, write_safetensors, write_text
 from groundstate.inference import Callback, Solution, solve
 from groundstate.problem import Problem
 
@@ -288,21 +287,25 @@ class Model(nn.Module):
         from groundstate.config import load_model_tables
 
         folder = Path(folder)
-        weights = folder / WEIGHTS
-        if not weights.is_file():
-            raise InputError(f"{folder} holds no model ({WEIGHTS} is missing); give a run's folder or its model folder")
+        shapes, tensors = read_weights(folder)
         (parts, *above), backend = load_model_tables(folder / CONFIG)
         if above or parts.name or parts.input is not None or parts.pool is not None:
             raise InputError(f"{folder} holds a stack of layers; load it with groundstate.load")
         model = cls(
             encoder=parts.encoder, decoder=parts.decoder, terms=parts.terms, solver=parts.solver, backend=backend
         )
-        with safe_open(weights, "pt") as file:
-            shapes = json.loads(file.metadata()["shapes"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         model.build(shapes["input_shape"], classes=shapes["classes"])
         model.load_state_dict(tensors)
         return model
+
+
+def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The shapes and the parameters in a folder that ``save`` wrote; InputError where it holds none."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise InputError(f"{folder} holds no model ({WEIGHTS} is missing); give a run's folder or its model folder")
+    metadata, tensors = read_safetensors(path)
+    return json.loads(metadata["shapes"]), tensors
 
 
 def encode_source(model: Model, source: Source, batch_size: int = 1000) -> Tensor:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pluggy
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from groundstate import provenance
@@ -32,7 +32,7 @@ from groundstate.config.tables import LearnerFields
 from groundstate.data import Batch, Source
 from groundstate.errors import InputError, Interrupted, OthersStopped, RunError, nearest
 from groundstate.evaluate import amortisation_gap, evaluate
-from groundstate.files import require_writable, write_json, write_safetensors, write_text
+from groundstate.files import read_safetensors, require_writable, write_json, write_safetensors, write_text
 from groundstate.history import History
 from groundstate.hooks import PROJECT, RunSpec
 from groundstate.learning import Learning, PhaseConfig, StepResult, check_finite
@@ -637,9 +637,8 @@ class Run:
         path = self.folder / CHECKPOINT
         if not path.is_file():
             return None
-        with safe_open(path, "pt") as file:
-            position = Position(**json.loads(file.metadata()["position"]))
-            return position, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, tensors = read_safetensors(path)
+        return Position(**json.loads(metadata["position"])), tensors
 
 
 def layered(layer: str, name: str, joint: str = "/") -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from groundstate.components import Backend, Component, Context, Transform
@@ -17,7 +15,7 @@ from groundstate.config import LayerParts, load_model_tables, stack_tables
 from groundstate.data import Batch, Source, Splits
 from groundstate.errors import InputError
 from groundstate.files import write_safetensors, write_text
-from groundstate.model import CONFIG, WEIGHTS, Model, Shapes
+from groundstate.model import CONFIG, WEIGHTS, Model, Shapes, read_weights
 
 
 class Layer(nn.Module):
@@ -249,12 +247,7 @@ class Stack(nn.Module):
     def load(cls, folder: Path | str) -> Stack:
         """The stack that ``save`` wrote into this folder; a model alone is a stack of one layer."""
         folder = Path(folder)
-        weights = folder / WEIGHTS
-        if not weights.is_file():
-            raise InputError(f"{folder} holds no model ({WEIGHTS} is missing); give a run's folder or its model folder")
-        with safe_open(weights, "pt") as file:
-            shapes: Mapping[str, Any] = json.loads(file.metadata()["shapes"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        shapes, tensors = read_weights(folder)
         if "layers" not in shapes:
             return cls([Layer(Model.load(folder))])
         parts, backend = load_model_tables(folder / CONFIG)
