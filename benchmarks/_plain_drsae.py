@@ -17,7 +17,7 @@ class PlainDrsae(nn.Module):
         alpha = 1.0 / float(torch.linalg.eigvalsh(gram)[-1])
         units = dictionary.shape[1]
         self.D = nn.Parameter(dictionary.clone())
-        self.E = nn.Parameter(alpha * dictionary.T.clone())
+        self.E = nn.Parameter(alpha * dictionary.T.contiguous())
         self.R = nn.Parameter(torch.eye(units) - alpha * gram)
         self.b = nn.Parameter(torch.full((units,), alpha * sparsity))
         self.C = nn.Parameter(torch.zeros(classes, units))

@@ -15,6 +15,7 @@ from torch import Tensor
 from groundstate.components import Backend, Code, Solver, State
 from groundstate.errors import InputError
 from groundstate.implicit import attach_implicit
+from groundstate.memory import keep_freed_memory
 from groundstate.problem import Certificate, Problem
 
 BLOCK = 2**18
@@ -103,6 +104,7 @@ def solve(
     on how samples are batched. With ``differentiate = "unroll"`` all iterations run and the graph is kept.
     A kernel of the backend takes the solver's place where the solver allows it and no callback follows it.
     """
+    keep_freed_memory()
     config: Solver.Config = solver.config
     reason = solver.refuses(problem)
     if reason is not None:

@@ -12,11 +12,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from groundstate.adam import FusedAdam
 from groundstate.components import Learner, Optimiser
 from groundstate.data import Batch
 from groundstate.energy import Point
 from groundstate.errors import InputError, RunError
 from groundstate.inference import Solution
+from groundstate.memory import keep_freed_memory
 from groundstate.model import Model
 from groundstate.parameters import Direction, ParameterSpec, select_units
 from groundstate.processes import Processes
@@ -70,6 +72,7 @@ class Learning:
     """
 
     def __init__(self, model: Model, learner: Learner, stack: Stack | None = None) -> None:
+        keep_freed_memory()
         self.model = model
         self.stack = stack
         self.learner = learner
@@ -91,7 +94,7 @@ class Learning:
             if item.name in self.taken:
                 item.parameter.requires_grad_(False)
         self._refuse_unbounded_ascent()
-        self.optimisers: dict[Direction, torch.optim.Optimizer] = {}
+        self.optimisers: dict[Direction, FusedAdam | torch.optim.SGD] = {}
         directions: dict[Direction, Optimiser] = {
             "descend": self.config.optimiser,
             "ascend": self.config.ascent_optimiser,
@@ -212,15 +215,15 @@ class Learning:
         return StepResult(energies, solution)
 
     def _descend(self, point: Point, weights: Mapping[str, float], share: float, *, ascend: bool) -> dict[str, Tensor]:
-        energies = {name: value.mean() for name, value in self.model.energy.values(point, weights).items()}
-        if share != 1:
-            energies = {name: share * value for name, value in energies.items()}
-        loss = torch.stack(list(energies.values())).sum()
-        for optimiser in self.optimisers.values():
-            optimiser.zero_grad(set_to_none=True)
+        values = self.model.energy.values(point, weights)
+        # one mean of all terms: at a small batch each operation costs its call
+        means = torch.stack(list(values.values())).mean(1)
+        loss = means.sum() if share == 1 else means.sum() * share
+        for item in self.learned:
+            item.parameter.grad = None
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
-        found = [value.detach() for value in energies.values()]
+        found = list((means.detach() * share if share != 1 else means.detach()).unbind(0))
         gradients = (item.parameter.grad for item in self.learned)
         self.processes.reduce([*(gradient for gradient in gradients if gradient is not None), *found])
         if self.config.clip is not None:
@@ -234,7 +237,7 @@ class Learning:
             if direction in self.optimisers:
                 self.optimisers[direction].step()
         self._project(moved)
-        return dict(zip(energies, found, strict=True))
+        return dict(zip(values, found, strict=True))
 
     def _project(self, directions: Collection[Direction]) -> None:
         with torch.no_grad():
@@ -326,15 +329,13 @@ def learned_parameters(model: Model, prefix: str = "") -> Iterator[_Learned]:
             yield _Learned(f"{prefix}{owner}.{name}", parameter, spec)
 
 
-def _optimiser(kind: Optimiser, groups: Mapping[float, list[nn.Parameter]], *, maximize: bool) -> torch.optim.Optimizer:
-    params = [{"params": members, "multiplier": rate} for rate, members in groups.items()]
-    match kind:
-        case "adam":
-            return torch.optim.Adam(params, maximize=maximize, fused=True)
-        case "adamw":
-            return torch.optim.AdamW(params, maximize=maximize, fused=True)
-        case "sgd":
-            return torch.optim.SGD(params, lr=1e-3, maximize=maximize)
+def _optimiser(
+    kind: Optimiser, groups: Mapping[float, list[nn.Parameter]], *, maximize: bool
+) -> FusedAdam | torch.optim.SGD:
+    if kind == "sgd":
+        params = [{"params": members, "multiplier": rate} for rate, members in groups.items()]
+        return torch.optim.SGD(params, lr=1e-3, maximize=maximize)
+    return FusedAdam(groups, maximize=maximize, decoupled=kind == "adamw")
 
 
 def check_finite(energies: Mapping[str, Tensor], step: int) -> None:

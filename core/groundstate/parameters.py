@@ -52,11 +52,12 @@ class NormBound(Constraint):
     sphere: bool = False
 
     def project_(self, value: Tensor) -> None:
-        norm = torch.linalg.vector_norm(value, dim=self.dims, keepdim=True)
+        # over a first axis this is several times faster than torch's vector_norm
+        norm = value.square().sum(self.dims, keepdim=True).sqrt_()
         if self.sphere:
-            value.div_(norm.clamp_min(torch.finfo(value.dtype).tiny)).mul_(self.radius)
+            value.div_(norm.clamp_min_(torch.finfo(value.dtype).tiny)).mul_(self.radius)
         else:
-            value.mul_((self.radius / norm.clamp_min(torch.finfo(value.dtype).tiny)).clamp_max(1.0))
+            value.div_(norm.div_(self.radius).clamp_min_(1.0))
 
     def violation(self, value: Tensor) -> float:
         excess = torch.linalg.vector_norm(value, dim=self.dims) - self.radius

@@ -32,8 +32,9 @@ class Processes:
         nowhere: it computes what all compute, and it does not count.
         """
         places = torch.arange(len(rows))
-        if self.backend is not None:
-            places = self.backend.shard(places)
+        if self.backend is None:
+            return rows, places
+        places = self.backend.shard(places)
         return rows[places] if len(places) else rows[:1], places
 
     def reduce(self, tensors: Sequence[Tensor]) -> None:

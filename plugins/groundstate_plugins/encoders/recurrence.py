@@ -37,21 +37,19 @@ def _run(
     x: Tensor, feedforward: Tensor, recurrent: Tensor, threshold: Tensor, codes: Tensor, steps: int, signed: bool
 ) -> Tensor:
     """The last code; each step's is written into ``codes``, (kept, batch, units), over the oldest one."""
-    kept, untied = len(codes), threshold.dim() == 2
-    drive = code = codes[0]
+    untied, places = threshold.dim() == 2, codes.unbind(0)
+    transposed = recurrent.mT.unbind(0) if untied else [recurrent.mT] * (steps - 1)
+    drive = code = places[0]
     for t in range(steps):
         if t == 0 or untied:
             e, b = (feedforward[t], threshold[t]) if untied else (feedforward, threshold)
             drive = x @ e.T if signed else torch.addmm(-b, x, e.T)
-        before, code = code, codes[t % kept]
-        if t == 0:
-            code.copy_(drive)
-        else:
-            torch.addmm(drive, before, (recurrent[t - 1] if untied else recurrent).T, out=code)
+        before, code = code, places[t % len(places)]
+        entering = torch.addmm(drive, before, transposed[t - 1], out=code) if t else drive
         if signed:
-            torch.sub(code, code.clamp(-b, b), out=code)
+            torch.sub(entering, entering.clamp(-b, b), out=code)
         else:
-            code.clamp_min_(0)
+            torch.clamp_min(entering, 0, out=code)
     return code
 
 
@@ -105,15 +103,13 @@ class _Recurrence(torch.autograd.Function):
 def _slopes(gradient: Tensor, recurrent: Tensor, codes: Tensor, signed: bool, untied: bool) -> Tensor:
     """∂/∂(E x + R z − b) of each step, (T, batch, units)."""
     slopes = torch.empty_like(codes)
-
-    def through(incoming: Tensor, t: int) -> None:
-        if signed:
-            aten.softshrink_backward.grad_input(incoming, codes[t], 0.0, grad_input=slopes[t])
-        else:
-            aten.threshold_backward.grad_input(incoming, codes[t], 0.0, grad_input=slopes[t])
-
-    through(gradient.contiguous(), len(codes) - 1)
+    through = (aten.softshrink_backward if signed else aten.threshold_backward).grad_input
+    # all views at once: made one by one they cost as much as the small products between them
+    matrices = recurrent.unbind(0) if untied else [recurrent] * (len(codes) - 1)
+    into, at = slopes.unbind(0), codes.unbind(0)
+    through(gradient.contiguous(), at[-1], 0.0, grad_input=into[-1])
     for t in range(len(codes) - 1, 0, -1):
-        torch.mm(slopes[t], recurrent[t - 1] if untied else recurrent, out=slopes[t - 1])
-        through(slopes[t - 1], t - 1)
+        before = into[t - 1]
+        torch.mm(into[t], matrices[t - 1], out=before)
+        through(before, at[t - 1], 0.0, grad_input=before)
     return slopes
