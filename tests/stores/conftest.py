@@ -42,7 +42,7 @@ class Process:
 
     def __init__(self, command: list[str], url: str, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.command, self.url, self.log = command, url, log
-        # MLflow starts uvicorn by its bare name: it is found beside this Python, whether the environment is active or not.
+        # MLflow starts uvicorn by its bare name: it is found beside this Python, the environment active or not.
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         self.environment = {**os.environ, "PATH": path, **(environment or {})}
         self._running: subprocess.Popen[bytes] | None = None

@@ -6,14 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomli_w
-from tests.stores.conftest import assert_all_there, small, until
+from tests.stores.conftest import Process, assert_all_there, small, until
 
 from groundstate_plugins.trackers.spool import Delivered, undelivered
 
@@ -94,6 +94,36 @@ def test_no_space_for_artifacts_is_told_and_waits(tmp_path: Path, disk: Path, cl
     until(lambda: groundstate(tmp_path, "sync", str(run)).returncode == 0 and not undelivered(run))
     known = Delivered.load(run)
     assert_all_there(client(store), known.run_id, run)
+
+
+@pytest.mark.soak
+def test_no_space_for_a_servers_artifacts_is_told_and_waits(
+    tmp_path: Path, disk: Path, make_server: Callable[..., Process], client: Any
+) -> None:
+    """The server answers, but its artifacts' disk is full: the run ends well, says what waits, and sync brings it."""
+    database = f"sqlite:///{tmp_path / 'server.db'}"
+    server = make_server("--backend-store-uri", database, "--artifacts-destination", str(disk / "artifacts"))
+    uri = server.start("/health")
+    with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(4096))
+    write(tmp_path, tmp_path / "runs", 2, uri=uri, wait_seconds=20, patience_seconds=0, log_model=True)
+    done = groundstate(tmp_path, "train", "config.toml")
+    assert done.returncode == 0, done.stderr
+    assert f"records are not delivered to {uri} yet" in done.stderr
+    assert "groundstate sync" in done.stderr
+    assert "Traceback" not in done.stderr
+    (run,) = (file.parent for file in (tmp_path / "runs").glob("*/run.json"))
+    told = [groundstate(tmp_path, "sync", str(run))]
+    until(lambda: told.append(groundstate(tmp_path, "sync", str(run))) or told[-1].returncode == 1)
+    print(done.stderr, told[-1].stdout)
+    (disk / "filler").unlink()
+    until(lambda: groundstate(tmp_path, "sync", str(run)).returncode == 0 and not undelivered(run))
+    known = Delivered.load(run)
+    assert known.refused == 0
+    assert_all_there(client(uri), known.run_id, run)
+    kept = {file.name for file in (disk / "artifacts").rglob("*") if file.is_file()}
+    assert {"config.toml", "run.json", "model.safetensors"} <= kept
 
 
 @pytest.mark.soak

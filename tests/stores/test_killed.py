@@ -43,7 +43,8 @@ class Killed:
         folder.mkdir()
         (folder / "pace.py").write_text(PACE)
         (folder / "registry.toml").write_text(REGISTRY)
-        config = small(folder / "runs", {"type": "mlflow", "wait_seconds": 300}, epochs)
+        tracking = {"type": "mlflow", "wait_seconds": 300, "head_start_seconds": 0}
+        config = small(folder / "runs", tracking, epochs)
         config["learning"]["checkpoint_seconds"] = 0.3
         config["callbacks"] = {"pace": {"type": "pace"}, "progress": {"type": "progress"}}
         (folder / "config.toml").write_text(tomli_w.dumps(config))

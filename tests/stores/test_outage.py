@@ -142,7 +142,8 @@ def make_proxy() -> Iterator[Callable[[str], Proxy]]:
 
 
 def tracked(folder: Path, uri: str, epochs: int, pace: Pace, **options: Any) -> Run:
-    tracking = {"type": "mlflow", "uri": uri, "wait_seconds": 300, "system_metrics": False, **options}
+    tracking = {"type": "mlflow", "uri": uri, "wait_seconds": 300, "head_start_seconds": 0, "system_metrics": False}
+    tracking |= options
     return train(small(folder, tracking, epochs), followers=[pace])
 
 

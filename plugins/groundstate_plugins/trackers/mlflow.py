@@ -56,6 +56,9 @@ class MlflowTracker(Tracker):
             20, ge=0, description="pictures of filters and learned inhibition over the whole run; 0: none"
         )
         system_metrics: bool = Field(True, description="sample processor and memory every ten seconds")
+        head_start_seconds: float = Field(
+            8.0, ge=0, description="how long training goes on before delivery begins; a shorter run delivers at its end"
+        )
         wait_seconds: float = Field(30.0, ge=0, description="how long the end of a run waits for delivery")
         patience_seconds: float = Field(
             120.0, ge=0, description="how long delivery goes on in the background after that"
@@ -102,6 +105,7 @@ class MlflowTracker(Tracker):
 
     def _start_sender(self, folder: Path, *, system_metrics: bool) -> None:
         options = ["--patience", str(self.config.patience_seconds)]
+        options += ["--head-start", str(self.config.head_start_seconds)]
         if system_metrics:
             options.append("--system-metrics")
         self._sender = SenderProcess(folder, options)
@@ -230,9 +234,9 @@ class MlflowTracker(Tracker):
             return
         self._recorded[kind] = step
         self._remember(kind, metrics)
-        self._append(
-            {"op": "metrics", "kind": kind, "step": step, "time": time or records.now(), "values": dict(metrics)}
-        )
+        # float: a metric may be a 0-d tensor, which changes.
+        values = {name: float(value) for name, value in metrics.items()}
+        self._append({"op": "metrics", "kind": kind, "step": step, "time": time or records.now(), "values": values})
 
     def _remember(self, kind: str, values: Mapping[str, float]) -> None:
         self._names.update(values)

@@ -8,6 +8,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from groundstate_plugins.trackers.mlflow_bulk import insert_rows, split_latest, takes_rows
 from groundstate_plugins.trackers.mlflow_logged_model import log_model
 from groundstate_plugins.trackers.mlflow_pictures import images
 from groundstate_plugins.trackers.mlflow_process import by_hand
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 PARENT_TAG, IMAGES_TAG = "mlflow.parentRunId", "mlflow.loggedImages"
-METRICS_PER_BATCH = 1000
+METRICS_PER_REQUEST, METRICS_PER_INSERT = 1000, 20_000
 PARAMS_PER_BATCH = 100
 # MLflow's error codes for a request that will be wrong however often it is repeated.
 FINAL = {
@@ -82,6 +83,7 @@ class Delivery:
         self.run_folder = run_folder
         self.delivered = Delivered.load(run_folder)
         self._client: MlflowClient | None = None
+        self._rows = False
 
     @property
     def client(self) -> MlflowClient:
@@ -92,7 +94,13 @@ class Delivery:
             # The model registry asks for the process's address, whatever the client was made for.
             mlflow.set_tracking_uri(uri)
             self._client = open_store(uri)
+            self._rows = takes_rows(self._client)
         return self._client
+
+    @property
+    def most_metrics(self) -> int:
+        """How many values are best sent together."""
+        return METRICS_PER_INSERT if self._rows else METRICS_PER_REQUEST
 
     def save(self) -> None:
         self.delivered.save(self.run_folder)
@@ -117,13 +125,15 @@ class Delivery:
             raise judged(error) from error
 
     def send_metrics(self, records: Sequence[Record]) -> None:
-        """Deliver metrics records together, at most 1000 values a request."""
+        """Deliver metrics records together; in a database's own rows, to a server 1000 values a request."""
         try:
             self._require_run()
+            run_id, client = self.delivered.run_id, self.client
             metrics = [metric for record in records for metric in _metrics(record)]
-            for first in range(0, len(metrics), METRICS_PER_BATCH):
-                batch = metrics[first : first + METRICS_PER_BATCH]
-                self.client.log_batch(self.delivered.run_id, metrics=batch, synchronous=True)
+            told, others = split_latest(metrics) if self._rows else (metrics, [])
+            for first in range(0, len(told), METRICS_PER_REQUEST):
+                client.log_batch(run_id, metrics=told[first : first + METRICS_PER_REQUEST], synchronous=True)
+            insert_rows(client, run_id, others)
         except Exception as error:
             raise judged(error) from error
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from groundstate.errors import InputError
 from groundstate_plugins.trackers.machine import Machine
-from groundstate_plugins.trackers.mlflow_delivery import METRICS_PER_BATCH, Away, Blocked, Delivery, Refused
+from groundstate_plugins.trackers.mlflow_delivery import Away, Blocked, Delivery, Refused
 from groundstate_plugins.trackers.mlflow_process import BLOCKED, DONE, GAVE_UP
 from groundstate_plugins.trackers.mlflow_records import now
 from groundstate_plugins.trackers.mlflow_store import public, store_uri
@@ -33,7 +33,7 @@ from groundstate_plugins.trackers.spool import (
     undelivered,
 )
 
-PERIOD = 2.0  # seconds between two deliveries of metrics
+PERIOD = 4.0  # seconds between two deliveries while the run goes on: few and large ones disturb training least
 POLL = 0.2
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0
 NICENESS = 5
@@ -77,10 +77,19 @@ class Needed:
 class Sender:
     """Follows one spool. parent: the process that writes it, or None to send what there is and stop.
 
-    patience: seconds to go on trying after the run has ended or its process is gone.
+    patience: seconds to go on trying after the run has ended or its process is gone. head_start: seconds to leave
+    the run alone at first; importing MLflow and opening a store keep a processor busy for seconds.
     """
 
-    def __init__(self, run_folder: Path, *, parent: int | None, patience: float, system_metrics: bool = False) -> None:
+    def __init__(
+        self,
+        run_folder: Path,
+        *,
+        parent: int | None,
+        patience: float,
+        head_start: float = 0.0,
+        system_metrics: bool = False,
+    ) -> None:
         self.run_folder = run_folder
         self.spool = spool_file(run_folder)
         self.parent = parent
@@ -89,7 +98,7 @@ class Sender:
         self.machine = Machine(parent) if system_metrics and parent is not None else None
         self.samples: deque[Record] = deque(maxlen=10_000)
         self._opened = False
-        self._sent_at = 0.0
+        self._due_at = time.monotonic() + head_start
         self._trouble = ""
         self.problem = ""  # why the last attempt failed
 
@@ -101,13 +110,16 @@ class Sender:
             try:
                 if needed.alive:
                     self._sample_machine()
-                    self._open()
-                drained = self._send_pending(at_once=closing)
-                if drained and closing:
-                    self._close()
-                    return DONE
-                wait = 0.0
-                self._note("")
+                if closing or time.monotonic() >= self._due_at:
+                    if needed.alive:
+                        self._open()
+                    self._send_pending()
+                    if closing:
+                        self._close()
+                        return DONE
+                    wait = 0.0
+                    self._note("")
+                    self._due_at = time.monotonic() + PERIOD
             except (Away, OSError) as error:  # OSError: how far it has come cannot be written
                 self.problem = str(error)
                 self._note(f"MLflow is away: {error}")
@@ -130,17 +142,16 @@ class Sender:
             with suppress(OSError):
                 self.delivery.save()
 
-    def _send_pending(self, *, at_once: bool) -> bool:
-        """Deliver whole records from where the last delivery ended; True when none is left."""
+    def _send_pending(self) -> None:
+        """Deliver all whole records from where the last delivery ended."""
         metrics: list[Record] = []
         count, end, lines = 0, self.delivery.delivered.offset, 0
-        due = at_once or time.monotonic() - self._sent_at >= PERIOD
         for record, after in read_records(self.spool, end):
             if record is not None and record.get("op") == "metrics":
                 metrics.append(record)
                 count += len(record["values"])
                 end, lines = after, lines + 1
-                if count >= METRICS_PER_BATCH:
+                if count >= self.delivery.most_metrics:
                     self._send_metrics(metrics, end, lines)
                     metrics, count, lines = [], 0, 0
                 continue
@@ -148,14 +159,11 @@ class Sender:
             metrics, count, lines = [], 0, 0
             self._send_other(record, after)
             end = after
-        if metrics and not due:
-            return False
         self._send_metrics(metrics, end, lines)
-        if due and self.samples and self.delivery.delivered.run_id:
+        if self.samples and self.delivery.delivered.run_id:
             self.delivery.send_metrics(list(self.samples))
             self.samples.clear()
             self.delivery.save()
-        return True
 
     def _send_metrics(self, records: list[Record], end: int, lines: int) -> None:
         if not records:
@@ -167,7 +175,6 @@ class Sender:
             self._send_one_by_one(records)
         for record in records:
             self.delivery.delivered.steps[record["kind"]] = record["step"]
-        self._sent_at = time.monotonic()
         self._advance(end, lines)
 
     def _send_one_by_one(self, records: list[Record]) -> None:
@@ -255,6 +262,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--parent", type=int, help="follow the spool while this process, the caller, lives")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds to try after the run's end (60)")
+    parser.add_argument("--head-start", type=float, default=0.0, help="seconds to leave the run alone at first (0)")
     parser.add_argument("--uri", help="send to this store; only while nothing of the run is delivered")
     parser.add_argument("--system-metrics", action="store_true", help="sample processor and memory")
     given = parser.parse_args(arguments)
@@ -271,7 +279,13 @@ def main(arguments: list[str] | None = None) -> int:
         if not held:
             print(f"another process is sending the records of {given.run}", file=sys.stderr)
             return GAVE_UP
-        sender = Sender(given.run, parent=given.parent, patience=given.patience, system_metrics=given.system_metrics)
+        sender = Sender(
+            given.run,
+            parent=given.parent,
+            patience=given.patience,
+            head_start=given.head_start,
+            system_metrics=given.system_metrics,
+        )
         if given.uri is not None and (refusal := redirect(sender.delivery, given.uri)) is not None:
             print(refusal, file=sys.stderr)
             return USAGE

@@ -82,6 +82,7 @@ def brief(trouble: str) -> str:
         ("Connection refused", "nothing listens there"),
         ("resolve", "there is no such host"),
         ("timed out", "it does not answer in time"),
+        ("mlflow-artifacts/", "it does not take artifacts; is its disk full?"),
         ("error responses", "it answers with errors"),
     ):
         if sign in trouble:

@@ -221,7 +221,7 @@ def test_a_sender_killed_in_mid_run_leaves_no_gap_and_no_repeat(
     make_run: MakeRun, store: str, seen: SeenOf, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run()
-    tracker = MlflowTracker(uri=store, log_model=False, wait_seconds=60)
+    tracker = MlflowTracker(uri=store, log_model=False, wait_seconds=60, head_start_seconds=0)
     tracker.run_started(run, False)
     run.train(tracker, 1, 200)
     run.end_epoch(tracker)
