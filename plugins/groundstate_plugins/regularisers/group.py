@@ -28,7 +28,8 @@ class Layout:
     """Pools as tensors of one device and dtype: Ω(z) = Σ_P radius_P ‖b_P∘z_P‖, the largest b of each pool 1.
 
     index: (pools, size), the padding being the number of units, at which b is 1 and every code 0.
-    inverse: (units,) where each unit of disjoint pools stands among the parts. members: (units, pools) a².
+    inverse: (units,) where each unit of disjoint pools stands among the parts. axes: of ``Pools``, b² in the place of
+    a², where pools overlap. members: (units, pools) b², where they overlap in another way.
     """
 
     index: Tensor
@@ -36,6 +37,7 @@ class Layout:
     entries: Tensor | None
     inverse: Tensor | None
     tilings: Tilings | None
+    axes: tuple[Tensor, ...] | None
     members: Tensor | None
 
     @classmethod
@@ -48,7 +50,7 @@ class Layout:
             if bool((entries == 1).all()):
                 entries = None
         index = torch.where(padding, pools.units, pools.index)
-        inverse, tilings, members = None, None, None
+        inverse, tilings, axes, members = None, None, None, None
         if pools.disjoint:
             inverse = torch.empty(pools.units + 1, dtype=torch.int64)
             inverse[index.flatten()] = torch.arange(index.numel())
@@ -57,7 +59,10 @@ class Layout:
             device = [x if x is None else x.to(like) for x in (radius, entries)]
             assert device[0] is not None
             tilings = Tilings.of(pools.index.to(like.device), device[0], device[1], pools.units)
-            if pools.units * len(index) <= DENSE:
+            if pools.axes is not None:
+                # the largest a of a window is the product of the largest along each axis
+                axes = tuple((axis / axis.amax(0)).to(like) for axis in pools.axes)
+            elif pools.units * len(index) <= DENSE:
                 square = torch.ones_like(index, dtype=torch.float64) if entries is None else entries.square()
                 full = torch.zeros(pools.units + 1, len(index), dtype=torch.float64)
                 full.index_put_((index, torch.arange(len(index))[:, None].expand_as(index)), square)
@@ -68,6 +73,7 @@ class Layout:
             None if entries is None else entries.to(like),
             inverse,
             tilings,
+            axes,
             members,
         )
 
@@ -83,10 +89,23 @@ class Layout:
 
     def squares(self, flat: Tensor) -> Tensor:
         """‖b_P∘z_P‖², (batch, pools)."""
+        if self.axes is not None:
+            return _along(flat.square(), self.axes)
         if self.members is not None:
             return flat.square() @ self.members
         parts = self.parts(flat)
         return (parts if self.entries is None else parts * self.entries).square().sum(2)
+
+
+def _along(values: Tensor, axes: Sequence[Tensor]) -> Tensor:
+    """Sums over windows of a grid, one axis after another: (batch, units) → (batch, pools).
+
+    axes: (side, windows) each.
+    """
+    values = values.view(-1, *(len(axis) for axis in axes))
+    for dim, axis in enumerate(axes, 1):
+        values = (values.transpose(dim, -1) @ axis).transpose(dim, -1)
+    return values.flatten(1)
 
 
 class Group(Regulariser):

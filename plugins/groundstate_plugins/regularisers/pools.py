@@ -24,11 +24,14 @@ class Pools:
 
     index: (pools, size) int64 unit numbers, padded with −1 where pools differ in size.
     scale: (pools, size) entries' weights a ≥ 0 (0 at the padding), None where all are 1.
+    axes: where pools are all windows of a grid of units, how much each place along an axis counts in each window's
+    square, a², (side, windows) for each axis; None elsewhere.
     """
 
     index: Tensor
     scale: Tensor | None
     units: int
+    axes: tuple[Tensor, ...] | None = None
 
     @property
     def disjoint(self) -> bool:
@@ -102,6 +105,7 @@ class PoolFields(Plugin.Config):
     positions_stride: PositiveInt | Pair | None = Field(
         None, description="positions between two pools; as many as positions by default"
     )
+    positions_wrap: bool = Field(False, description="a map is a torus: pools of positions go on at the opposite edge")
     pools: list[Annotated[list[UnitNumber], Field(min_length=1)]] | None = Field(
         None, min_length=1, description="each pool's unit numbers in the flattened code, from 0"
     )
@@ -154,18 +158,19 @@ class PoolFields(Plugin.Config):
                     f"size: pools of {self.size} do not divide the code's {units} units; "
                     f"{units % self.size} would be left over"
                 )
-            sides, axes = (units,), [_starts(units, self.size, self.size, False)]
+            sides, axes, wraps = (units,), [_starts(units, self.size, self.size, False)], [False]
             window: tuple[int, ...] = (self.size,)
         elif self.sheet is not None:
             assert self.window is not None
             sides, window = self.sheet, self.window
             if prod(sides) != units:
                 raise InputError(f"sheet: {sides[0]} × {sides[1]} = {prod(sides)} units, but the code has {units}")
-            strides = _pair(self.stride)
+            strides, wraps = _pair(self.stride), [self.wrap] * 2
             axes = [_axis(*axis, self.wrap, "window") for axis in zip(sides, window, strides, strict=True)]
         else:
             sides, window, axes = self._maps_and_positions(code_shape)
-        return self._windows(sides, window, axes, units)
+            wraps = [False, self.positions_wrap, self.positions_wrap]
+        return self._windows(sides, window, axes, wraps)
 
     def _maps_and_positions(
         self, code_shape: tuple[int, ...]
@@ -182,30 +187,40 @@ class PoolFields(Plugin.Config):
             raise InputError(f"maps: pools of {maps} every {strides[0]} do not divide the code's {code_shape[0]} maps")
         names = ("maps", "positions", "positions")
         axes = [
-            _axis(side, width, stride, False, name)
+            _axis(side, width, stride, name == "positions" and self.positions_wrap, name)
             for side, width, stride, name in zip(code_shape, window, strides, names, strict=True)
         ]
         return code_shape, window, axes
 
-    def _windows(self, sides: tuple[int, ...], window: tuple[int, ...], axes: list[list[int]], units: int) -> Pools:
+    def _windows(
+        self, sides: tuple[int, ...], window: tuple[int, ...], axes: list[list[int]], wraps: list[bool]
+    ) -> Pools:
+        units = prod(sides)
         starts = torch.cartesian_prod(*(torch.tensor(axis) for axis in axes)).view(-1, len(axes))
         offsets = torch.cartesian_prod(*(torch.arange(width) for width in window)).view(-1, len(axes))
         side = torch.tensor(sides)
         place = starts[:, None] + offsets  # (pools, entries, axes)
-        inside = (place < side).all(2)
-        if self.wrap and self.sheet is not None:
-            inside[:] = True
-            place = place % side
+        inside = ((place < side) | torch.tensor(wraps)).all(2)
+        place = place % side
         strides = torch.tensor([prod(sides[axis + 1 :]) for axis in range(len(sides))])
         index = torch.where(inside, (place * strides).sum(2), -1)
         order = (index < 0).to(torch.int8).argsort(dim=1, stable=True)  # what is cut at an edge goes last
         index = index.gather(1, order)
+        grid = tuple(map(_shares, sides, axes, (self._weights(width).square() for width in window), wraps))
         if self.window_weights == "flat":
-            return Pools(index, None, units)
-        width = torch.tensor(window, dtype=torch.float64)
-        distance = (offsets - (width - 1) / 2) / (width / 3)
-        weights = torch.exp(-0.5 * distance.square().sum(1)).expand(index.shape).gather(1, order)
-        return Pools(index, torch.where(index >= 0, weights, 0.0), units)
+            return Pools(index, None, units, grid)
+        weights = self._weights(window[0])
+        for width in window[1:]:
+            weights = torch.outer(weights, self._weights(width)).flatten()
+        weights = weights.expand(index.shape).gather(1, order)
+        return Pools(index, torch.where(index >= 0, weights, 0.0), units, grid)
+
+    def _weights(self, width: int) -> Tensor:
+        """Of a window's places along one axis; those of an entry are their product."""
+        if self.window_weights == "flat":
+            return torch.ones(width, dtype=torch.float64)
+        distance = (torch.arange(width, dtype=torch.float64) - (width - 1) / 2) / (width / 3)
+        return torch.exp(-0.5 * distance.square())
 
 
 def flat_units(units: Tensor, code_shape: tuple[int, ...]) -> Tensor:
@@ -233,6 +248,16 @@ def _axis(side: int, window: int, stride: int, wrap: bool, name: str) -> list[in
     if wrap and side % stride:
         raise InputError(f"stride: {stride} does not divide the torus' side of {side}")
     return _starts(side, window, stride, wrap)
+
+
+def _shares(side: int, starts: list[int], weights: Tensor, wrap: bool) -> Tensor:
+    """(side, windows): the weight of each place along one axis in each window, 0 outside."""
+    place = torch.tensor(starts) + torch.arange(len(weights))[:, None]
+    inside = (place < side) | wrap
+    shares = torch.zeros(side, len(starts), dtype=torch.float64)
+    windows = torch.arange(len(starts)).expand_as(place)
+    shares.index_put_((place % side, windows), weights[:, None] * inside, accumulate=True)
+    return shares
 
 
 def _starts(side: int, window: int, stride: int, wrap: bool) -> list[int]:

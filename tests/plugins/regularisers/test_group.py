@@ -32,6 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "overlapping": {"sheet": (4, 6), "window": (3, 3)},
     "overlapping, weighted": {"sheet": (4, 6), "window": (3, 2), "window_weights": "gaussian"},
     "overlapping, non-negative": {"sheet": (4, 6), "window": (2, 2), "non_negative": True},
+    "overlapping, cut at the edge": {"sheet": (4, 6), "window": (3, 3), "stride": 2, "wrap": False},
     "listed": {
         "pools": [list(range(a, a + 5)) for a in range(0, 20, 2)] + [[22, 23, 0]],
         "pool_weights": [[0.5, 1.0, 2.0, 1.0, 0.5]] * 10 + [[1.0, 1.0, 3.0]],
@@ -58,6 +59,25 @@ def test_the_energy_is_a_sum_of_norms(kind: str, laid: Laid) -> None:
         np.linalg.norm(np.array(weights) * z[:, members].numpy(), axis=1) for _, members, weights in norms_of(term, 1)
     )
     np.testing.assert_allclose(term.energy(z), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"maps": 2, "maps_stride": 1, "positions": (2, 3), "positions_stride": 1},
+        {"maps": 2, "positions": 2, "positions_stride": 1, "positions_wrap": True, "window_weights": "gaussian"},
+        {"sheet": (4, 15), "window": (3, 4), "window_weights": "gaussian", "wrap": False},
+        {"sheet": (4, 15), "window": (3, 4), "stride": (1, 3), "window_weights": "gaussian", "smoothing": 0.1},
+    ],
+)
+def test_sums_along_the_axes_of_a_grid_are_those_over_its_pools(fields: dict[str, Any], laid: Laid) -> None:
+    term = laid(Group(**fields), 4, 3, 5)
+    members, weights = term.pools.lists()
+    listed = laid(Group(pools=members, pool_weights=weights, smoothing=term.config.smoothing), 60)
+    assert term.pools.axes is not None
+    assert listed.pools.axes is None
+    z = normal(3, 4, 3, 5)
+    torch.testing.assert_close(term.energy(z), listed.energy(z.flatten(1)))
 
 
 @pytest.mark.parametrize("kind", KINDS)

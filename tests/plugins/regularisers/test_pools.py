@@ -51,6 +51,15 @@ def test_pools_over_maps_and_positions() -> None:
     assert members(PoolFields(maps=4).on((4, 1, 1))) == [[0, 1, 2, 3]]
 
 
+def test_pools_over_positions_go_on_at_the_opposite_edge_of_a_torus() -> None:
+    number = torch.arange(2 * 3 * 4).view(2, 3, 4)
+    pools = members(PoolFields(maps=2, positions=2, positions_stride=1, positions_wrap=True).on((2, 3, 4)))
+    assert len(pools) == 3 * 4
+    assert sorted(number[:, [2, 0]][:, :, [3, 0]].flatten().tolist()) in pools
+    with pytest.raises(InputError, match="stride: 3 does not divide the torus' side of 4"):
+        PoolFields(positions=2, positions_stride=(1, 3), positions_wrap=True).on((2, 3, 4))
+
+
 def test_gaussian_weights_fall_from_the_middle() -> None:
     pools = PoolFields(sheet=(5, 5), window=(3, 3), window_weights="gaussian").on((25,))
     assert pools.scale is not None
