@@ -13,12 +13,15 @@ What a block's language and first line mean here:
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +37,8 @@ CLI = (
     "-c",
     "import sys; sys.argv[0] = 'groundstate'; from groundstate.cli import main; sys.exit(main())",
 )
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["groundstate.run", "groundstate.check"])
 LANGUAGES = {"python", "toml", "console", "text"}
 
 
@@ -148,12 +153,31 @@ def run(command: Command, folder: Path, where: str) -> None:
         run_make(arguments, folder, where)
         return
     assert program == "groundstate", f"{where}: nothing tests '{program}'; mark the block '<!-- not run: … -->'"
-    done = subprocess.run(
-        [*CLI, *arguments], cwd=folder, env=environment(folder), capture_output=True, encoding="utf-8", timeout=300
-    )
-    printed = done.stdout + done.stderr
-    assert done.returncode == command.code, f"{where}: {' '.join(command.words)}\n{printed}"
+    if (folder / "core").is_dir():  # its own packages are not those of this process
+        done = subprocess.run(
+            [*CLI, *arguments], cwd=folder, env=environment(folder), capture_output=True, encoding="utf-8", timeout=300
+        )
+        printed, code = done.stdout + done.stderr, done.returncode
+    else:
+        printed, code = run_forked(arguments, folder)
+    assert code == command.code, f"{where}: {' '.join(command.words)}\n{printed}"
     assert_shown(command.shown, printed, where)
+
+
+def run_forked(arguments: list[str], folder: Path) -> tuple[str, int | None]:
+    """What a command prints, and its exit code."""
+    with tempfile.TemporaryDirectory() as name:
+        files = [Path(name) / stream for stream in ("stdout", "stderr")]
+        given = {"words": arguments, "folder": str(folder), "environment": environment(folder)}
+        given |= {file.name: str(file) for file in files}
+        process = FORKED.Process(target=runpy.run_path, args=(str(ROOT / "tests" / "forked.py"), {"GIVEN": given}))
+        process.start()
+        process.join(300)
+        code = process.exitcode
+        process.kill()
+        process.join()
+        process.close()
+        return "".join(file.read_text(encoding="utf-8") for file in files if file.is_file()), code
 
 
 def run_make(arguments: list[str], folder: Path, where: str) -> None:
