@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from groundstate.model import Model
     from groundstate.parameters import Constraint, NonNegative, NormBound
     from groundstate.problem import Certificate, Problem, soft_threshold
+    from groundstate.pruning import prune
     from groundstate.restoration import Restored, restore
     from groundstate.run import train
 
@@ -102,6 +103,7 @@ __all__ = [
     "infer",
     "load",
     "load_config",
+    "prune",
     "require_usable",
     "restore",
     "soft_threshold",
@@ -152,6 +154,7 @@ _MODULES = {
     "model": ("Model",),
     "parameters": ("Constraint", "NonNegative", "NormBound"),
     "problem": ("Certificate", "Problem", "soft_threshold"),
+    "pruning": ("prune",),
     "restoration": ("Restored", "restore"),
     "run": ("train",),
 }

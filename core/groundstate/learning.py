@@ -309,11 +309,12 @@ class Learning:
         """Prune the model to these units of the code; optimiser states are sliced like their parameters."""
         kept: dict[str, Tensor] = {"steps": torch.tensor(self.steps)}
         for item in self.learned:
+            dims = () if item.name.startswith(f"{LAYERS}.") else item.spec.unit_dims  # those below keep their units
             for key, value in self._state_of(item).items():
-                sliced = value.shape == item.parameter.shape and item.spec.unit_dims
-                kept[f"{item.name}/{key}"] = select_units(value, item.spec.unit_dims, units) if sliced else value
+                sliced = value.shape == item.parameter.shape and dims
+                kept[f"{item.name}/{key}"] = select_units(value, dims, units) if sliced else value
             if item.name in self.average:
-                kept[f"average/{item.name}"] = select_units(self.average[item.name], item.spec.unit_dims, units)
+                kept[f"average/{item.name}"] = select_units(self.average[item.name], dims, units)
         self.model.select(units)
         self.learner.select(units)
         kept |= {f"learner/{name}": value for name, value in self.learner.state().items()}

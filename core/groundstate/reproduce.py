@@ -74,6 +74,10 @@ def reproduce(run: Path | str) -> Reproduction:
         raise InputError(
             f"{first.name} is {record.get('status')}, so there is nothing to compare with; --resume it first"
         )
+    if record.get("pruned"):
+        raise InputError(
+            f"{first.name} is what pruning left of {record['pruned']['source']}; its config alone cannot repeat it"
+        )
     if record.get("changed"):
         steps = ", ".join(str(change["step"]) for change in record["changed"])
         raise InputError(

@@ -202,10 +202,10 @@ class Run:
 
     # -- life ---------------------------------------------------------------------------------------
 
-    def start(self, parent: Mapping[str, Any] | None = None) -> None:
+    def start(self, parent: Mapping[str, Any] | None = None, pruned: Mapping[str, Any] | None = None) -> None:
         """Make the folder with the config and the record; nothing was written before.
 
-        parent: what the run is a part of, for its record.
+        parent: what the run is a part of, pruned: of what it is left over, for its record.
         """
         if self.processes.first:
             self.folder.mkdir(parents=True)
@@ -217,6 +217,7 @@ class Run:
             "id": self.id,
             "name": self.name,
             "parent": dict(parent) if parent is not None else None,
+            "pruned": dict(pruned) if pruned is not None else None,
             "status": "running",
             "told": False,
             "created": _now(),
@@ -239,6 +240,8 @@ class Run:
             "metrics": {},
             "error": None,
         }
+        if self.position != Position() and self.processes.first:
+            self._write_checkpoint()  # before the record makes the folder a run, which could then be gone on with
         self._write_record()
 
     def execute(self, *, resumed: bool = False) -> None:
@@ -340,7 +343,7 @@ class Run:
             yield from self._train_layer()
             if layer < last:
                 self.learner.unsettled = True  # until the next layer has its learner
-                self._settle()
+                self.settle()
                 self.position = replace(self.position, layer=layer + 1, phase=0, best=None, best_step=0)
                 self.enter_layer()
                 self.save_checkpoint()
@@ -367,7 +370,7 @@ class Run:
                     break
             self.position = replace(self.position, phase=index + 1, epoch=0, batch=0)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Make what is kept of the layer's training its parameters: the running average, the best epoch."""
         self.learner.adopt_average()
         if self._best is not None:
@@ -485,7 +488,7 @@ class Run:
         return torch.Generator(device or self.model.device).manual_seed(seed % 2**63)
 
     def _finish(self) -> None:
-        self._settle()
+        self.settle()
         values: dict[str, float] = {}
         for depth, layer in enumerate(self.stack, start=1):
             seen = self.stack.first(depth).seen_splits(self.inputs)
@@ -600,17 +603,32 @@ class Run:
 
     def _write_checkpoint(self) -> Path:
         path = self.folder / CHECKPOINT
+        tensors = self.state()
+        self.history.flush()
+        self.position = replace(self.position, records=self.history.count)
+        write_safetensors(path, tensors, {"position": json.dumps(asdict(self.position))})
+        self._saved = time.monotonic()
+        return path
+
+    def state(self) -> dict[str, Tensor]:
+        """All layers' parameters and what learning keeps beside them: with the position, what a resume needs."""
         tensors = {f"model/{name}": value for name, value in self.stack.state_dict().items()}
         tensors |= {f"optimiser/{name}": value for name, value in self.learner.state().items()}
         if self._best is not None:
             tensors |= {f"best/{name}": value for name, value in self._best.items()}
         if self._previous is not None:
             tensors["previous"] = self._previous
-        self.history.flush()
-        self.position = replace(self.position, records=self.history.count)
-        write_safetensors(path, tensors, {"position": json.dumps(asdict(self.position))})
-        self._saved = time.monotonic()
-        return path
+        return tensors
+
+    def take(self, position: Position, tensors: Mapping[str, Tensor]) -> None:
+        """Stand where a run with this position and this state stood."""
+        self.position = position
+        while len(self.stack) <= self.position.layer:
+            self.enter_layer(sample=False)
+        self.stack.load_state_dict(_under(tensors, "model/"))
+        self.learner.load_state(_under(tensors, "optimiser/"))
+        self._best = _under(tensors, "best/") or None
+        self._previous = tensors.get("previous")
 
     def load_checkpoint(self) -> None:
         """Go back to the last checkpoint, or to the start where there is none yet."""
@@ -625,13 +643,7 @@ class Run:
         """The layers, parameters and states of the last checkpoint; nothing is written."""
         found = self.processes.share(self._read_checkpoint() if self.processes.first else None)
         if found is not None:
-            self.position, tensors = found
-            while len(self.stack) <= self.position.layer:
-                self.enter_layer(sample=False)
-            self.stack.load_state_dict(_under(tensors, "model/"))
-            self.learner.load_state(_under(tensors, "optimiser/"))
-            self._best = _under(tensors, "best/") or None
-            self._previous = tensors.get("previous")
+            self.take(*found)
 
     def _read_checkpoint(self) -> tuple[Position, dict[str, Tensor]] | None:
         path = self.folder / CHECKPOINT

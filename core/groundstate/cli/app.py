@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from groundstate.cli import INTERRUPTED, authoring, bench, encoding, restoring, runs, sweep
+from groundstate.cli import INTERRUPTED, authoring, bench, encoding, pruning, restoring, runs, sweep
 from groundstate.cli.output import console, print_json
 from groundstate.errors import InputError, relative
 
@@ -42,6 +42,7 @@ app.command("sweep")(sweep.sweep)
 app.command("bench")(bench.bench)
 app.command("encode")(encoding.encode)
 app.command("restore")(restoring.restore)
+app.command("prune")(pruning.prune)
 app.command("reproduce")(runs.reproduce)
 app.command("sync")(runs.sync)
 

@@ -10,7 +10,7 @@ from groundstate.config.models import (
     OutputConfig,
     RunConfig,
 )
-from groundstate.config.saved import load_model_tables, model_tables, stack_tables
+from groundstate.config.saved import load_model_tables, model_tables, pruned_tables, stack_tables
 from groundstate.config.schema import json_schema, registry_schema
 from groundstate.config.tables import PluginTable
 from groundstate.config.write import config_changes, config_hash, dump_toml
@@ -38,6 +38,7 @@ __all__ = [
     "load_config",
     "load_model_tables",
     "model_tables",
+    "pruned_tables",
     "registry_schema",
     "stack_tables",
 ]

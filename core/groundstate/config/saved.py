@@ -12,7 +12,7 @@ from groundstate.components import Backend, Plugin
 from groundstate.config.assemble import LayerParts, Maker
 from groundstate.config.layers import read_files
 from groundstate.config.load import add_plugins, merge, validate
-from groundstate.config.models import ModelConfig, StackConfig
+from groundstate.config.models import ModelConfig, RunConfig, StackConfig
 from groundstate.config.tables import PluginTable, table_model
 from groundstate.config.write import to_toml
 from groundstate.errors import InputError
@@ -39,6 +39,14 @@ def stack_tables(stack: Stack) -> str:
     layers = {layer.name: writer.layer(layer) for layer in stack}
     tables = {"layers": layers} if stack.top.name else layers[""]
     return writer.text(tables, stack.top.model.backend)
+
+
+def pruned_tables(config: RunConfig, layer: Layer) -> dict[str, Any]:
+    """The values of a run's config with the components of one of its layers as they are now."""
+    tables = to_toml(config)
+    place = tables["layers"][layer.name] if layer.name else tables
+    place |= _Writer(Registry.discover()).model(layer.model)
+    return tables
 
 
 class _Writer:
