@@ -1,4 +1,4 @@
-"""Patches of whitened photographs, as in the sparse-coding literature."""
+"""Patches of photographs, whitened or not, as in the sparse-coding literature."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from groundstate_plugins.data.images import Pixels, find_photographs, intensity,
 from groundstate_plugins.data.rows import SPLIT_SEED, as_bytes
 
 BUNDLED = {"china.jpg": (427, 640), "flower.jpg": (427, 640)}  # scikit-learn's, CC BY 2.0
+FLAT = 1e-6  # norm below which a patch has no contrast, only rounding
 HELD_OUT = 6  # one image in so many, or one part of an image in so many, goes to validation; the same to test
 
 
@@ -42,7 +43,7 @@ class PatchSource(Source):
     pixels: all images' pixels in one row, float32. start: (m,) int64, number of each patch's first pixel in
     it. image: (m,) int64, the image it is from. offsets: (images, size²) int64, from a patch's first pixel to
     each of its pixels, which an image's width decides. shape: of one input. remove_mean: subtract each patch's
-    mean. factor: multiplies the patches.
+    mean. factor: multiplies the patches. unit_norm: divide each by its norm, but those without contrast.
     """
 
     pixels: Tensor
@@ -52,6 +53,7 @@ class PatchSource(Source):
     shape: tuple[int, ...]
     remove_mean: bool
     factor: float = 1.0
+    unit_norm: bool = False
 
     def __len__(self) -> int:
         return len(self.start)
@@ -73,6 +75,9 @@ class PatchSource(Source):
             x -= x.mean(1, keepdim=True)
         if self.factor != 1.0:
             x *= self.factor
+        if self.unit_norm:
+            norm = x.norm(dim=1, keepdim=True)
+            x /= torch.where(norm > FLAT, norm, 1.0)
         return Batch({"x": x.reshape(-1, *self.shape)})
 
 
@@ -80,10 +85,10 @@ class ImagePatches(Data):
     """Square patches at random places of photographs: grey, log intensity, Olshausen–Field whitening.
 
     x: (size²,) or (1, size, size), by ``flat``; no labels. Each whitened photograph has unit standard
-    deviation. From three photographs on, training, validation and test take different ones (a sixth of them,
-    one at least, for each of the last two); of one or two, they take separate bands along the longer side
-    (the last sixths for validation and test). Places are drawn evenly over all that a part may cover.
-    Images may differ in size.
+    deviation; without whitening its values are intensities from 0 to 1. From three photographs on, training,
+    validation and test take different ones (a sixth of them, one at least, for each of the last two); of one or
+    two, they take separate bands along the longer side (the last sixths for validation and test). Places are
+    drawn evenly over all that a part may cover. Images may differ in size.
     """
 
     class Config(Data.Config):
@@ -95,6 +100,7 @@ class ImagePatches(Data):
         validation: int = Field(2_000, ge=0, description="patches for validation")
         test: int = Field(2_000, ge=0, description="patches for the test")
         split_seed: int = Field(0, ge=0, lt=2**32, description=SPLIT_SEED)
+        whiten: bool = Field(True, description="take the logarithm of the intensity and whiten it; else the intensity")
         cutoff: float = Field(0.4, gt=0, allow_inf_nan=False, description="of the whitening filter, cycles per pixel")
         border: int = Field(
             8, ge=0, description="pixels at each border that no patch covers; whitening is not exact there"
@@ -103,6 +109,7 @@ class ImagePatches(Data):
         unit_variance: bool = Field(
             False, description="divide all patches by the root mean square of the training patches' entries"
         )
+        unit_norm: bool = Field(False, description="divide each patch by its own L2 norm")
         flat: bool = Field(True, description="inputs are (size²,) instead of (1, size, size)")
 
     def describe(self) -> DataInfo:
@@ -113,19 +120,20 @@ class ImagePatches(Data):
         return DataInfo(self._shape(), ("x",), self._counts())
 
     def load(self, seed: int) -> Splits:
-        """Read and whiten all images; ``split_seed`` alone draws the patches, the run's seed changes nothing."""
+        """Read all images, and whiten them; ``split_seed`` alone draws the patches, the run's seed changes nothing."""
         config = self.config
         photographs = self._read()
         regions = self._regions({name: pixels.shape[:2] for name, pixels in photographs.items()})
-        white = [
-            torch.from_numpy(whiten(intensity(pixels, name), config.cutoff)).to(torch.float32)
-            for name, pixels in photographs.items()
+        grey = (intensity(pixels, name) for name, pixels in photographs.items())
+        images = [
+            torch.from_numpy(whiten(image, config.cutoff) if config.whiten else image).to(torch.float32)
+            for image in grey
         ]
-        first = torch.tensor([0, *(image.numel() for image in white)]).cumsum(0)
-        widths = torch.tensor([image.shape[1] for image in white])
+        first = torch.tensor([0, *(image.numel() for image in images)]).cumsum(0)
+        widths = torch.tensor([image.shape[1] for image in images])
         side = torch.arange(config.size)
         offsets = (widths[:, None, None] * side[:, None] + side).flatten(1)
-        pixels = torch.cat([image.flatten() for image in white])
+        pixels = torch.cat([image.flatten() for image in images])
         # Held-out patches are drawn first: how many there are for training does not move them.
         generator = torch.Generator().manual_seed(config.split_seed)
         places = {name: self._draw(regions[name], self._counts()[name], generator) for name in reversed(regions)}
@@ -137,13 +145,15 @@ class ImagePatches(Data):
                 offsets=offsets,
                 shape=self._shape(),
                 remove_mean=config.remove_mean,
+                unit_norm=config.unit_norm,
             )
             for name, (image, row, column) in places.items()
         }
         if config.unit_variance:
             factor = 1 / _root_mean_square(sources["train"])
             sources = {name: replace(source, factor=factor) for name, source in sources.items()}
-        settings = (config.size, config.cutoff, config.remove_mean, config.unit_variance, config.flat, list(places))
+        settings = [config.size, config.cutoff, config.remove_mean, config.unit_variance, config.flat, list(places)]
+        settings += [name for name, said in (("intensity", not config.whiten), ("unit_norm", config.unit_norm)) if said]
         return Splits(
             train=sources["train"],
             validation=sources.get("validation"),

@@ -64,6 +64,28 @@ def test_mean_and_variance(tmp_path):
     assert everything(splits.test).square().mean().item() == pytest.approx(1, rel=0.2)
 
 
+def test_patches_of_intensity_and_of_unit_norm(tmp_path):
+    sizes = [(40, 50), (61, 37), (45, 45)]
+    folder = photographs(tmp_path, *sizes)
+    splits = ImagePatches(path=folder, size=7, whiten=False, unit_norm=True, **FEW).load(0)
+    grey = [intensity(read_pixels(folder / f"{n}.png"), "") for n in range(3)]
+    x = everything(splits.train).double()
+    for patch, (image, row, column) in zip(x.numpy(), places(splits.train, sizes), strict=True):
+        pixels = grey[image][row : row + 7, column : column + 7].flatten()
+        pixels = pixels - pixels.mean()
+        np.testing.assert_allclose(patch, pixels / np.linalg.norm(pixels), atol=1e-5)
+
+
+def test_a_patch_without_contrast_stays_zero(tmp_path):
+    folder = photographs(tmp_path, (40, 40))
+    pixels = np.full((40, 40, 3), 90, dtype=np.uint8)
+    pixels[:8, :8] = 100
+    Image.fromarray(pixels).save(folder / "0.png")
+    splits = ImagePatches(path=folder, size=4, border=0, whiten=False, unit_norm=True, **FEW).load(0)
+    norms = everything(splits.train).norm(dim=1)
+    assert set(norms.round(decimals=4).tolist()) == {0.0, 1.0}
+
+
 def test_three_images_go_to_three_parts(tmp_path):
     splits = ImagePatches(path=photographs(tmp_path, (40, 40), (40, 50), (50, 40)), **FEW).load(0)
     images = [set(source.image.tolist()) for source in splits.parts().values()]
@@ -120,6 +142,7 @@ def test_the_same_config_gives_the_same_patches(tmp_path):
 def test_the_fingerprint_covers_images_places_and_settings(tmp_path):
     folder = photographs(tmp_path, (40, 40), (40, 50), (50, 40))
     changes = ({}, {"split_seed": 1}, {"cutoff": 0.3}, {"remove_mean": False}, {"flat": False}, {"train": 301})
+    changes += ({"whiten": False}, {"unit_norm": True})
     prints = [ImagePatches(path=folder, **{**FEW, **fields}).load(0).fingerprint for fields in changes]
     pixels = read_pixels(folder / "1.png")
     pixels[3, 3] ^= 1
