@@ -180,7 +180,9 @@ class Lab:
 
 def _hash_of(folder: Path) -> str:
     try:
-        return str(read_record(folder)["config_hash"])
+        record = read_record(folder)
+        # what pruning left was not made by its config alone
+        return "" if record.get("pruned") else str(record["config_hash"])
     except (OSError, ValueError, KeyError):
         return ""  # a damaged record is no run to go on with
 

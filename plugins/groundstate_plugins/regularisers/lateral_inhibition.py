@@ -124,8 +124,8 @@ class InhibitionTerm(Regulariser, ABC):
         self._largest = None
 
     def formula(self) -> str:
-        condition = ", z ≥ 0" if self.non_negative else ""
-        return f"{self.config.sparsity:g}·‖z‖₁ + |z|ᵀS|z|{condition}"
+        sparsity = f"{self.config.sparsity:g}·‖z‖₁ + " if self.config.sparsity else ""
+        return f"{sparsity}|z|ᵀS|z|" + (", z ≥ 0" if self.non_negative else "")
 
 
 class LateralInhibition(InhibitionTerm):

@@ -1,0 +1,83 @@
+"""Small versions of the systems with trees and of the convolutional stack: what each is for can be seen in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundstate.compare import METRICS
+from groundstate.few_labels import evaluate_few_labels
+from groundstate.history import read_history
+from groundstate.pruning import prune
+from groundstate.report.trees import branches, together
+from groundstate.run import Run, train
+
+ROOT = Path(__file__).resolve().parents[2]
+FEW = {"data.train": 2000, "data.validation": 200, "data.test": 500, "data.size": 8}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Any:
+    """Trains an example, small: without tracking or report."""
+
+    def call(name: str, **changes: Any) -> Run:
+        quiet = {"tracking": False, "output.report": False, "output.folder": str(tmp_path), "callbacks": {}}
+        return train(ROOT / "examples" / f"{name}.toml", {**quiet, **changes})
+
+    return call
+
+
+def active(run: Run) -> torch.Tensor:
+    """Which units the codes of the test patches use."""
+    test = run.splits.test
+    assert test is not None
+    return run.model.encode(test.read(torch.arange(len(test))).x) != 0
+
+
+def test_codes_under_tree_inhibition_follow_branches_and_survive_pruning(small: Any) -> None:
+    trees = {"model.decoder.units": 84, "energy.sparsity.branching": [12, 2, 2], "phases.learn.epochs": 5}
+    run = small("tree-inhibition-patches", **FEW, **trees)
+    parent = run.model.energy.terms["sparsity"].structure().parent
+    related, depth = branches(parent)
+    used = active(run)
+    share, chance = together(used, related)
+    assert share > 0.6 > 10 * chance
+    frequency = used.double().mean(0)
+    use = [float(frequency[depth == level].mean()) for level in range(3)]
+    assert use[0] > 1.5 * use[1] > 1.5 * use[2]
+    left = prune(run.folder, {"phases.refine.epochs": 2}, keep=42)
+    related, _ = branches(left.model.energy.terms["sparsity"].structure().parent)
+    assert together(active(left), related)[0] > 0.6
+    assert left.metrics["test/energy"] < 1.1 * run.metrics["test/energy"]
+
+
+def test_under_tree_groups_a_unit_is_active_only_below_active_ones(small: Any) -> None:
+    trees = {"model.decoder.units": 71, "energy.sparsity.branching": [1, 10, 2, 2], "phases.learn.epochs": 3}
+    run = small("tree-group-patches", **FEW, **trees)
+    parent, used = run.model.energy.terms["sparsity"].structure().parent, active(run)
+    inner = (parent >= 0).nonzero().flatten()
+    assert used.double().mean() > 0.02
+    assert bool((used[:, parent[inner]] | ~used[:, inner]).all())
+
+
+def test_features_of_a_convolutional_stack_are_told_apart_from_few_labels(small: Any) -> None:
+    changes: dict[str, Any] = {"data": {"type": "digits", "flat": False}}
+    for name, maps, size, window in (("first", 8, 3, 5), ("second", 16, 2, 3)):
+        changes |= {
+            f"layers.{name}.model.decoder.maps": maps,
+            f"layers.{name}.model.decoder.size": size,
+            f"layers.{name}.model.encoder.size": size,
+            f"layers.{name}.input.size": window,
+        }
+    changes |= {"layers.first.learning.log_every": 1, "layers.second.learning.log_every": 1}
+    run = small("conv-group-sparse-mnist", **changes)
+    (found,) = evaluate_few_labels(run.stack, run.inputs, [10], draws=3)
+    assert found.error < 0.4  # 0.9 by chance
+    assert run.record["parameters"]["first.decoder.filters"] == [8, 1, 3, 3]
+    for layer in ("first", "second"):
+        name = f"{layer}/energy"
+        energies = [one.values[name] for one in read_history(run.folder / METRICS) if name in one.values]
+        assert energies[-1] < energies[0]
