@@ -12,7 +12,6 @@ stands the validation pass, which the hand-written loop has not.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ from pathlib import Path
 import torch
 from _plain_drsae import PlainDrsae
 from _plain_topk import PlainTopK
+from _race import RESULTS, machine, save
 from torch import nn
 
 from groundstate.config import load_config
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=40)
     parser.add_argument("--steps", type=int, default=25, help="steps in a block")
     parser.add_argument("--warm", type=int, default=10, help="steps before the first that counts")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("overrides", nargs="*", help="config overrides, key.path=value")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -131,9 +131,7 @@ def main() -> None:
         result["validation_ms"] = (statistics.median(epochs) - statistics.median(ours)) * 1e3
         result["validation_share"] = result["validation_ms"] / (result["groundstate_ms"] * run.steps_in_epoch)
     result |= {"threads": torch.get_num_threads(), "blocks": arguments.blocks, "steps": arguments.steps}
-    print(json.dumps(result, indent=2))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    save(f"training_step_{Path(arguments.config).stem}", {"machine": machine(), **result}, arguments.output)
 
 
 def quartiles(values: list[float]) -> list[float]:

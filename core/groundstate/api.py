@@ -102,8 +102,13 @@ def infer(
 @cache
 def _named(kind: str, name: str) -> type[Any]:
     """Once for each name: looking through what is installed takes as long as some hundred codes."""
-    registry = Registry.discover()
+    registry = _registry()
     return registry.load(registry.get(kind, name))
+
+
+@cache
+def _registry() -> Registry:
+    return Registry.discover()
 
 
 def find_model(name: str | Path) -> Path:

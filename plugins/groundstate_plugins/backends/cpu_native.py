@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 
+import numpy as np
 from torch import nn
 
 from groundstate.components import Availability
@@ -35,7 +41,36 @@ class CpuNative(Cpu):
         return super().prepare(module)
 
     def kernel(self, structure: ProblemStructure) -> Kernel | None:
-        return native.kernel(structure) if installed() else None
+        if not installed():
+            return None
+        _import_blas()
+        return native.kernel(structure)
+
+
+UNUSED = ("f2py", "testing")
+"""Submodules of numpy that a start would import for nothing: a compiler's front end, and what tests need."""
+
+
+@cache
+def _import_blas() -> None:
+    """Import what numba finds BLAS in, without a quarter of its time.
+
+    scipy.linalg looks at every name in numpy, and numpy imports its submodules at the look.
+    """
+    absent = [name for name in UNUSED if f"numpy.{name}" not in sys.modules]
+    names = vars(np)
+    for name in absent:
+        names[name] = ModuleType(f"numpy.{name}")
+    try:
+        with suppress(ImportError):  # numba does without
+            import_module("scipy.linalg.cython_blas")
+    finally:
+        for name in absent:
+            found = sys.modules.get(f"numpy.{name}")
+            if found is None:
+                del names[name]
+            else:
+                names[name] = found
 
 
 def installed() -> bool:

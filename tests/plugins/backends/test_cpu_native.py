@@ -112,3 +112,14 @@ def test_infer_looks_for_a_name_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = infer(x, **given).code
     monkeypatch.setattr(Registry, "discover", lambda folder=None: pytest.fail("it looked again"))
     assert torch.equal(infer(x, **given).code, first)
+
+
+def test_numpy_is_whole_after_the_kernels_were_loaded() -> None:
+    script = (
+        "import numpy, torch, groundstate\n"
+        "from groundstate_plugins.backends.cpu_native import _import_blas\n"
+        "_import_blas()\n"
+        "numpy.testing.assert_equal(1, 1)\n"
+        "assert callable(numpy.f2py.run_main)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
