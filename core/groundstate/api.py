@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from groundstate.components import Backend, Context, Decoder, Reconstruction, So
 from groundstate.data import Batch
 from groundstate.energy import Energy
 from groundstate.errors import InputError
-from groundstate.inference import Callback, Solution, solve
+from groundstate.inference import Callback, Solution, solve, sparse_codes
 from groundstate.model import WEIGHTS, Model
 from groundstate.problem import Problem
 from groundstate.registry import Registry
@@ -64,13 +65,14 @@ def infer(
     start: Tensor | None = None,
     callback: Callback | None = None,
     backend: str | Backend | None = None,
+    sparse: bool = False,
 ) -> Solution:
     """Codes z that minimise ½‖x − Dz‖² + Σ terms, with energy and certificate per sample.
 
     x: (batch, n). dictionary: D, (n, units). terms: regularisers, e.g. ``[L1(weight=0.1)]``.
     solver: a solver plugin's name, or a solver. tolerance: relative to ½‖x‖² (for a gap).
     start: (batch, units), default 0. backend: one whose kernels may be used, e.g. ``"cpu-native"``; computes in x's
-    dtype and on its device all the same.
+    dtype and on its device all the same. sparse: give the codes in compressed sparse rows (CSR).
     """
     if x.dim() != 2 or dictionary.dim() != 2 or x.shape[1] != dictionary.shape[0]:
         raise InputError(
@@ -96,7 +98,9 @@ def infer(
         named[f"term{number}"] = term.to(x)
     problem = Problem(Energy(named, decoder), Batch({"x": x}), context.code_shape, tolerance=tolerance)
     with torch.no_grad():
-        return solve(problem, chosen, problem.zeros() if start is None else start, callback=callback, backend=runner)
+        begin = problem.zeros() if start is None else start
+        solution = solve(problem, chosen, begin, callback=callback, backend=runner)
+    return replace(solution, code=sparse_codes(solution.code)) if sparse else solution
 
 
 @cache

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from groundstate.errors import InputError
 from groundstate.parameters import Constraint, Direction, ParameterSpec, select_units
+from groundstate.precision import MATMUL
 from groundstate.structure import LinearMap, ProblemStructure, Structure
 
 if TYPE_CHECKING:
@@ -410,6 +411,11 @@ class Backend(Plugin, ABC):
 
     class Config(Plugin.Config):
         dtype: Literal["float32", "float64"] = Field("float32", description="precision of parameters and codes")
+        products: Literal["float32", "tf32", "bfloat16"] = Field(
+            "float32",
+            description="to what products of float32 may round their factors where the hardware is faster so: TF32 "
+            "(10 bits, error ~1e-3) or bfloat16 (7 bits, ~1e-2); certificates are computed in float32 all the same",
+        )
 
     @classmethod
     @abstractmethod
@@ -425,7 +431,8 @@ class Backend(Plugin, ABC):
         return torch.float64 if self.config.dtype == "float64" else torch.float32
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        """Move a module to where it runs."""
+        """Set the precision of products, of the whole process, and move a module to where it runs."""
+        torch.set_float32_matmul_precision(MATMUL[self.config.products])
         return module.to(device=self.device, dtype=self.dtype)
 
     def kernel(self, structure: ProblemStructure) -> Kernel | None:

@@ -3,20 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from groundstate.components import Backend
+from groundstate.components import Backend, Solver
 from groundstate.errors import PluginError
+from groundstate.inference import kernel_name
 from groundstate.problem import soft_threshold
 from groundstate.provenance import host, versions
 from groundstate.registry import Registry
+from groundstate.testing.backends import TOLERANCE as KERNEL_TOLERANCE
+from groundstate.testing.backends import kernel_problems
 
 TOLERANCE: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.float64: 1e-10}
 """Largest error of a code's entries, relative to its largest: what is left of the precision after 200 steps."""
+
+
+@dataclass(frozen=True)
+class KernelHealth:
+    """One kernel of a backend on one problem. problem: its penalties. gap: the worst relative certificate reached, in
+    float64 at a tolerance of 1e-8; None where the kernel failed, with the reason.
+    """
+
+    name: str
+    problem: str
+    gap: float | None = None
+    failed: str | None = None
+
+    @property
+    def right(self) -> bool:
+        return self.gap is not None and self.gap <= 10 * KERNEL_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -28,6 +47,7 @@ class BackendHealth:
     reason: str
     error: float | None = None
     right: bool = True
+    kernels: tuple[KernelHealth, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +78,9 @@ class Diagnosis:
                 verdict = "numbers right" if one.right else "NUMBERS WRONG"
                 numbers = f"; {verdict}: {one.error:.1e} from float64"
             yield f"backend {one.name}: {state} ({one.reason}){numbers}"
+            for kernel in one.kernels:
+                found = f"works, relative gap {kernel.gap:.1e}" if kernel.right else f"FAILS: {kernel.failed}"
+                yield f"  kernel {kernel.name}, {kernel.problem}: {found}"
         yield from (f"problem: {one}" for one in self.problems)
 
 
@@ -85,9 +108,29 @@ def _examine(name: str, plugin: type[Backend]) -> BackendHealth:
     try:
         backend = plugin()
         error = numerical_error(backend)
+        kernels = tuple(examined_kernels(plugin(dtype="float64")))
     except Exception as problem:
         return BackendHealth(name, True, f"{found.reason}; failed: {type(problem).__name__}: {problem}", right=False)
-    return BackendHealth(name, True, found.reason, error, error <= TOLERANCE[backend.dtype])
+    right = error <= TOLERANCE[backend.dtype] and all(kernel.right for kernel in kernels)
+    return BackendHealth(name, True, found.reason, error, right, kernels)
+
+
+def examined_kernels(backend: Backend) -> Iterator[KernelHealth]:
+    """Each kernel of a backend on the conformance kit's small problems of its form; the first time may compile it."""
+    for problem_name, problem in kernel_problems(backend).items():
+        assert problem.structure is not None
+        kernel = backend.kernel(problem.structure)
+        assert kernel is not None
+        named = KernelHealth(kernel_name(kernel), problem_name)
+        try:
+            with torch.no_grad():
+                config = Solver.Config(tolerance=KERNEL_TOLERANCE, max_iterations=20_000)
+                code = kernel(problem, problem.zeros(), config).code
+            gap = float(problem.certificate(code).relative.max())
+        except Exception as error:
+            yield replace(named, failed=f"{type(error).__name__}: {error}")
+            continue
+        yield replace(named, gap=gap, failed=f"its codes reach {gap:.1e}, not {KERNEL_TOLERANCE:g}")
 
 
 def numerical_error(backend: Backend) -> float:

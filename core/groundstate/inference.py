@@ -5,6 +5,7 @@ A solver sees a ``Problem``; the loop, the stopping rule and the callback live i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
@@ -15,7 +16,8 @@ from torch import Tensor
 from groundstate.components import Backend, Code, Solver, State
 from groundstate.errors import InputError
 from groundstate.implicit import attach_implicit
-from groundstate.memory import keep_freed_memory
+from groundstate.memory import keep_freed_memory, out_of_memory
+from groundstate.precision import COARSE, exact_products
 from groundstate.problem import Certificate, Problem
 
 BLOCK = 2**18
@@ -102,7 +104,8 @@ def solve(
 
     A sample that is done keeps the code it had then, whatever its batch mates need; so results do not depend
     on how samples are batched. With ``differentiate = "unroll"`` all iterations run and the graph is kept.
-    A kernel of the backend takes the solver's place where the solver allows it and no callback follows it.
+    A kernel of the backend takes the solver's place where the solver allows it and no callback follows it. Where
+    memory does not suffice for all samples at once, they are taken in halves; InputError where it does not for one.
     """
     keep_freed_memory()
     config: Solver.Config = solver.config
@@ -115,22 +118,74 @@ def solve(
     iterations = torch.zeros(len(problem), dtype=torch.int64, device=start.device)
     if config.max_iterations == 0:
         return _finish(problem, Solved(start, iterations), certify)
+    if callback is not None or config.differentiate == "implicit":
+        return _solve_at_once(problem, solver, start, certify, callback, backend)
+    return in_parts(problem, start, lambda part, begin: _solve_at_once(part, solver, begin, certify, None, backend))
+
+
+def _solve_at_once(
+    problem: Problem,
+    solver: Solver[Any],
+    start: Tensor,
+    certify: bool,
+    callback: Callback | None,
+    backend: Backend | None,
+) -> Solution:
     with torch.no_grad():
         # a callback follows iterations, so it gets the solver's own
         kernel = kernel_of(backend, solver, problem) if callback is None else None
         if kernel is not None:
-            solved = kernel(problem, start, config)
+            solved = kernel(problem, start, solver.config)
         else:
-            solved = Solved(*_blocks(problem, solver, start, callback))
-    if config.differentiate == "implicit":
+            solved = Solved(*_iterated(problem, solver, start, callback))
+    if solver.config.differentiate == "implicit":
         solved = replace(solved, code=attach_implicit(problem, solved.code))
     return _finish(problem, solved, certify)
+
+
+def in_parts(problem: Problem, start: Tensor, run: Callable[[Problem, Tensor], Solution]) -> Solution:
+    """What ``run`` gives for all samples; in halves, and halves of these, where memory does not suffice for more."""
+    try:
+        return run(problem, start)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        if len(problem) == 1:
+            raise InputError(
+                f"memory does not suffice for one sample of {start[0].numel():,} units on {start.device}; "
+                "free some, take fewer units, or another backend"
+            ) from None
+    # outside of the handler, whose traceback holds what did not fit
+    middle = len(problem) // 2
+    rows = torch.arange(len(problem), device=start.device).tensor_split([middle])
+    first, second = (in_parts(problem.select(part), start[part], run) for part in rows)
+    return joined(first, second)
+
+
+def joined(first: Solution, second: Solution) -> Solution:
+    """One solution of the samples of both, in this order."""
+    energy, certificate = first.energy, first.certificate
+    if energy is not None and second.energy is not None:
+        energy = torch.cat([energy, second.energy])
+    if certificate is not None and second.certificate is not None:
+        pairs = ((getattr(c, name) for c in (certificate, second.certificate)) for name in ("value", "relative"))
+        certificate = Certificate(certificate.kind, *(torch.cat(list(pair)) for pair in pairs))
+    iterations = torch.cat([first.iterations, second.iterations])
+    return Solution(torch.cat([first.code, second.code]), energy, certificate, iterations)
+
+
+def sparse_codes(code: Tensor) -> Tensor:
+    """Codes (batch, *code_shape) as one matrix (batch, units) in compressed sparse rows."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
+        return code.flatten(1).to_sparse_csr()
 
 
 def _finish(problem: Problem, solved: Solved, certify: bool) -> Solution:
     code, energy, certificate = solved.code, solved.energy, solved.certificate
     if certify:
-        with torch.no_grad():
+        with torch.no_grad(), exact_products():
             at = code.detach()
             energy = problem.value(at) if energy is None else energy
             certificate = problem.certificate(at) if certificate is None else certificate
@@ -147,17 +202,45 @@ def _unroll(problem: Problem, solver: Solver[Any], start: Tensor, certify: bool)
     return _finish(problem, Solved(state.code, count), certify)
 
 
-def _blocks(
+def _iterated(
     problem: Problem, solver: Solver[Any], start: Tensor, callback: Callback | None
+) -> tuple[Tensor, Tensor, Certificate]:
+    """The solver's own iterations; where products are rounded, first as far as these lead, then on in full."""
+    aim = COARSE.get(torch.get_float32_matmul_precision()) if start.dtype == torch.float32 else None
+    if aim is None or aim <= solver.config.tolerance or callback is not None:
+        return _blocks(problem, solver, start, callback)
+    first = max(1, solver.config.max_iterations // 2)
+    code, iterations, certificate = _blocks(problem, solver, start, None, Span(0, first, aim))
+    rows = (certificate.relative > solver.config.tolerance).nonzero().flatten()
+    done = int(iterations.max()) if len(rows) else 0
+    if len(rows) and done < solver.config.max_iterations:
+        span = Span(done, solver.config.max_iterations, solver.config.tolerance)
+        with exact_products():
+            code[rows], iterations[rows], rest = _blocks(problem.select(rows), solver, code[rows], None, span)
+        certificate.value[rows], certificate.relative[rows] = rest.value, rest.relative
+    return code, iterations, certificate
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of the iterations: after number ``done``, up to ``last``, to the relative certificate ``aim``."""
+
+    done: int
+    last: int
+    aim: float
+
+
+def _blocks(
+    problem: Problem, solver: Solver[Any], start: Tensor, callback: Callback | None, span: Span | None = None
 ) -> tuple[Tensor, Tensor, Certificate]:
     """The loop over samples in blocks that stay in a processor's cache; a callback sees all samples at once."""
     size = max(1, BLOCK // max(1, start[:1].numel() + problem.batch.x[:1].numel()))
     if callback is not None or start.device.type != "cpu" or len(problem) <= size:
-        return _loop(problem, solver, start, callback)
+        return _loop(problem, solver, start, callback, span)
     problem.lipschitz()  # once, for all blocks
     problem.curvature()
     rows = [torch.arange(first, min(first + size, len(problem))) for first in range(0, len(problem), size)]
-    parts = [_loop(problem.select(part), solver, start[part], None) for part in rows]
+    parts = [_loop(problem.select(part), solver, start[part], None, span) for part in rows]
     codes, iterations, certificates = zip(*parts, strict=True)
     value, relative = (torch.cat([getattr(c, name) for c in certificates]) for name in ("value", "relative"))
     return torch.cat(codes), torch.cat(iterations), Certificate(certificates[0].kind, value, relative)
@@ -168,15 +251,16 @@ def _loop(
     solver: Solver[Any],
     start: Tensor,
     callback: Callback | None,
-    done: int = 0,
-    aim: float | None = None,
+    span: Span | None = None,
 ) -> tuple[Tensor, Tensor, Certificate]:
-    """Iterations ``done`` + 1 to the last, to ``aim`` or the config's tolerance.
+    """The iterations of a span, all of the config's by default.
 
     What single precision holds up goes on in double, and there what nears its rounding is certified.
     """
     config: Solver.Config = solver.config
-    tolerance = config.tolerance if aim is None else aim
+    if span is None:
+        span = Span(0, config.max_iterations, config.tolerance)
+    tolerance = span.aim
     samples = len(problem)
     code = start.detach().clone()
     iterations = torch.zeros(samples, dtype=torch.int64, device=start.device)
@@ -187,10 +271,10 @@ def _loop(
     # a code in single precision can be certified to about its rounding, if the way to it has a finer one
     refine = callback is None and start.dtype == torch.float32 and tolerance >= torch.finfo(start.dtype).eps
     checked = state.code
-    for iteration in range(done + 1, config.max_iterations + 1):
+    for iteration in range(span.done + 1, span.last + 1):
         state = solver.step(problem, state)
         certificate = None
-        last = iteration == config.max_iterations
+        last = iteration == span.last
         if last or iteration % config.check_every == 0:
             certificate = problem.certificate(state.code)
             kind = certificate.kind
@@ -233,8 +317,8 @@ def _in_double(problem: Problem, solver: Solver[Any], code: Tensor, done: int) -
     open_ = fine.certificate(code.double()).relative > solver.config.tolerance
     rows = open_.nonzero().flatten()
     if len(rows):
-        aim = ROUNDED * solver.config.tolerance
-        found, iterations[rows], _ = _loop(fine.select(rows), solver, code[rows].double(), None, done, aim)
+        span = Span(done, solver.config.max_iterations, ROUNDED * solver.config.tolerance)
+        found, iterations[rows], _ = _loop(fine.select(rows), solver, code[rows].double(), None, span)
         code = code.index_copy(0, rows, found.to(code))
     certificate = fine.certificate(code.double())
     return code, iterations, certificate.value.to(code), certificate.relative.to(code)

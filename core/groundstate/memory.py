@@ -1,4 +1,4 @@
-"""What the C library does with memory that tensors give back: at a small step, asking the kernel anew binds it."""
+"""Memory: what the C library does with what tensors give back, and the errors that say there is no more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ctypes
 import os
 import sys
 from functools import cache
+
+import torch
 
 TRIM, MMAP = -1, -3
 """mallopt's parameters M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
@@ -29,3 +31,11 @@ def keep_freed_memory() -> None:
     if mallopt is not None:
         mallopt(TRIM, KEPT)
         mallopt(MMAP, MAPPED)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a tensor or an array found no room."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # what PyTorch's allocator on a processor raises has no class of its own
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from groundstate.data import Batch, Source
 from groundstate.energy import OF_THE_ENCODER, Energy, Point
 from groundstate.errors import InputError
 from groundstate.files import read_safetensors, write_safetensors, write_text
-from groundstate.inference import Callback, Solution, solve
+from groundstate.inference import Callback, Solution, solve, sparse_codes
 from groundstate.problem import Problem
 
 WEIGHTS = "model.safetensors"
@@ -224,11 +223,7 @@ class Model(nn.Module):
         """The codes alone, (batch, *code_shape), without a certificate; sparse: as (batch, units) in CSR."""
         with torch.no_grad():
             code = self.infer_batch(self._batch(x, fields), certify=False).code
-        if not sparse:
-            return code
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            return code.flatten(1).to_sparse_csr()
+        return sparse_codes(code) if sparse else code
 
     def decode(self, z: Tensor) -> Tensor:
         """What the decoder makes of codes (batch, *code_shape)."""

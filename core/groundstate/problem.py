@@ -13,6 +13,7 @@ from torch.nn import functional
 from groundstate.components import Code, Memory, needs
 from groundstate.data import Batch
 from groundstate.energy import Energy, Point
+from groundstate.precision import exact_products
 from groundstate.structure import LeastSquares, LinearMap, MaskedLeastSquares, ProblemStructure, Ridge
 
 Step = float | Tensor
@@ -362,8 +363,11 @@ class Problem:
     # -- certificates -------------------------------------------------------------------------------
 
     def certificate(self, z: Tensor) -> Certificate:
-        """A duality gap where the problem is convex with norms as penalties, else the fixed-point residual."""
-        with torch.no_grad():
+        """A duality gap where the problem is convex with norms as penalties, else the fixed-point residual.
+
+        In the precision of the problem, whatever products may be rounded to in between.
+        """
+        with torch.no_grad(), exact_products():
             terms = [self.energy.terms[name] for name in self.split.proxed]
             # without a penalty there is no dual norm to scale by, and the gap would say nothing
             if self.linear is not None and self.data_weight and terms and all(term.norm for term in terms):

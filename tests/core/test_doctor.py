@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from sklearn.linear_model import Lasso
+from torch import Tensor
 
 from groundstate import doctor
+from groundstate.components import Solver
 from groundstate.doctor import _lasso, diagnose
+from groundstate.inference import Solved, solve
+from groundstate.problem import Problem
 from groundstate.registry import Registry
+from groundstate.structure import L1, ProblemStructure
+from groundstate.testing.reference import problem_of
+from groundstate_plugins.backends.cpu import Cpu
+from groundstate_plugins.solvers.auto import Auto
 
 BACKENDS = """\
 from groundstate import Availability, Backend
@@ -34,6 +42,12 @@ class Faulty(Backend):
     def device(self):
         raise RuntimeError("no device")
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernels give is the conformance kit's to say; compiling them all takes a minute."""
+    monkeypatch.setattr(doctor, "kernel_problems", lambda backend: {})
 
 
 @pytest.fixture
@@ -78,3 +92,35 @@ def test_the_problem_is_solved_rightly() -> None:
     lasso = Lasso(alpha=0.3 / 40, fit_intercept=False, tol=1e-12, max_iter=100_000)
     expected = torch.stack([torch.from_numpy(lasso.fit(dictionary, row).coef_) for row in x])
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_each_kernel_is_named_with_what_it_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kernel:
+        def __init__(self, name: str, factor: float) -> None:
+            self.name, self.factor = name, factor
+
+        def __call__(self, problem: Problem, start: Tensor, config: Solver.Config) -> Solved:
+            if not self.factor:
+                raise ZeroDivisionError("no way")
+            found = solve(problem, Auto(tolerance=config.tolerance, max_iterations=20_000), start)
+            return Solved(self.factor * found.code, found.iterations)
+
+    class Several(Cpu):
+        kernels = iter((Kernel("exact", 1.0), Kernel("wrong", 1.1), Kernel("broken", 0.0)))
+
+        def kernel(self, structure: ProblemStructure) -> Kernel:
+            return next(self.kernels)
+
+    problem = problem_of({"p": L1()})
+    monkeypatch.setattr(doctor, "kernel_problems", lambda backend: dict.fromkeys(("a", "b", "c"), problem))
+    exact, wrong, broken = doctor.examined_kernels(Several(dtype="float64"))
+    assert exact.right
+    assert (exact.name, exact.problem) == ("exact", "a")
+    assert not wrong.right
+    assert wrong.failed is not None
+    assert "not 1e-08" in wrong.failed
+    assert broken.failed == "ZeroDivisionError: no way"
+    health = doctor.BackendHealth("several", True, "here", 0.0, right=False, kernels=(exact, wrong, broken))
+    lines = list(doctor.Diagnosis({}, {}, (health,), ()).lines())
+    assert lines[1].startswith("  kernel exact, a: works, relative gap ")
+    assert lines[3] == "  kernel broken, c: FAILS: ZeroDivisionError: no way"

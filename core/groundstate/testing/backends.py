@@ -43,19 +43,24 @@ class BackendCase:
 
     def problems(self, backend: Backend) -> dict[str, Problem]:
         """One for each structure that the backend owns a kernel for."""
-        penalties: dict[str, dict[str, Structure]] = {name: {"p": form} for name, form in standard_penalties().items()}
-        penalties["L1 and ridge"] = {"p": L1(), "r": Ridge()}
-        penalties["non-negative L1 and ridge"] = {"p": L1(non_negative=True), "r": Ridge()}
-        made = {name: problem_of(one, device=backend.device) for name, one in penalties.items()}
-        made["at most 5 entries, DᵀD = 1"] = sparse_problem_of(device=backend.device)
-        found = {
-            name: problem
-            for name, problem in made.items()
-            if problem.structure is not None and backend.kernel(problem.structure) is not None
-        }
+        found = kernel_problems(backend)
         if not found:
             raise NotApplicable("it owns no kernel for the structures that are tried")
         return found
+
+
+def kernel_problems(backend: Backend) -> dict[str, Problem]:
+    """Small problems on the backend's device, by their penalties: those that it owns a kernel for."""
+    penalties: dict[str, dict[str, Structure]] = {name: {"p": form} for name, form in standard_penalties().items()}
+    penalties["L1 and ridge"] = {"p": L1(), "r": Ridge()}
+    penalties["non-negative L1 and ridge"] = {"p": L1(non_negative=True), "r": Ridge()}
+    made = {name: problem_of(one, device=backend.device) for name, one in penalties.items()}
+    made["at most 5 entries, DᵀD = 1"] = sparse_problem_of(device=backend.device)
+    return {
+        name: problem
+        for name, problem in made.items()
+        if problem.structure is not None and backend.kernel(problem.structure) is not None
+    }
 
 
 @check("backend", says="available() answers with a reason, and has it a device, there a tensor can be")

@@ -15,9 +15,6 @@ class Cuda(Backend):
 
     class Config(Backend.Config):
         index: int = Field(0, ge=0, description="which GPU, from 0")
-        tf32: bool = Field(
-            False, description="let products of float32 round their factors to 10 bits (TF32): faster, error ~1e-3"
-        )
 
     @classmethod
     def available(cls) -> Availability:
@@ -37,7 +34,7 @@ class Cuda(Backend):
         return torch.device("cuda", self.config.index)
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        """Set the precision of products, of the whole process, and move the module to the GPU."""
+        """As every backend, once the GPU is found."""
         found = self.available()
         if not found.available:
             raise InputError(Fault(f"{found.reason}; or use backend 'cpu'", key="backend"))
@@ -45,5 +42,4 @@ class Cuda(Backend):
         if self.config.index >= count:
             there = f"this machine has {count}, numbered from 0"
             raise InputError(Fault(f"GPU {self.config.index} does not exist; {there}", key="backend.index"))
-        torch.set_float32_matmul_precision("high" if self.config.tf32 else "highest")
         return super().prepare(module)

@@ -60,8 +60,8 @@ def test_what_it_runs_on_and_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyP
 def test_tf32_is_set_as_asked() -> None:
     before = torch.get_float32_matmul_precision()
     try:
-        for tf32, expected in ((True, "high"), (False, "highest")):
-            Cuda(tf32=tf32).prepare(nn.Linear(2, 2))
+        for products, expected in (("tf32", "high"), ("float32", "highest")):
+            Cuda(products=products).prepare(nn.Linear(2, 2))
             assert torch.get_float32_matmul_precision() == expected
     finally:
         torch.set_float32_matmul_precision(before)
