@@ -100,6 +100,8 @@ def main() -> None:
     for name, lane in (lanes | slow).items():
         of = SLOW if name == "skglm" else len(x)
         curves.setdefault(name.split()[0], []).append((max(gaps[name], 1e-16), 1e6 * lane.median / of))
+    for points in curves.values():
+        points.sort()
     title = f"Codes under groups of 4, {options.units} units, {len(x):,} samples"
     path = RESULTS / f"group_codes_{options.units}.png"
     draw(curves, path, title=title, across="worst relative gap", up="µs per sample")

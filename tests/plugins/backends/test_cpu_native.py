@@ -17,6 +17,7 @@ from groundstate.registry import Registry
 from groundstate.structure import (
     L1,
     Cardinality,
+    Groups,
     Inhibition,
     LeastSquares,
     LinearMap,
@@ -65,6 +66,10 @@ def test_with_numba_it_names_the_forms_that_it_has_kernels_for() -> None:
         ((Inhibition(matrix=torch.zeros(2, 2), sparsity=1.0),), "native inhibition"),
         ((Cardinality(count=1), Ridge()), "native cardinality"),
         ((Cardinality(count=1), L1()), None),
+        ((Groups(index=torch.tensor([[0], [1]]), disjoint=True),), "native groups"),
+        ((Groups(index=torch.tensor([[0, 1], [1, -1]]), disjoint=False), Ridge()), "native overlapping"),
+        ((Groups(index=torch.tensor([[0, 1]]), weight=torch.zeros(1), disjoint=False),), None),
+        ((Groups(index=torch.tensor([[0], [0]]), disjoint=False),), None),  # the other unit is in no pool
         ((Ridge(),), None),
         ((), None),
     ],

@@ -22,14 +22,14 @@ from groundstate.structure import L0, L1, Cardinality, Groups, Inhibition, Probl
 FAMILIES: Mapping[type[Structure], tuple[str, ...]] = {
     L0: ("pursuit",),
     L1: ("lasso",),
-    Groups: ("groups",),
+    Groups: ("groups", "overlapping"),
     Tree: ("tree",),
     Inhibition: ("inhibition",),
     Cardinality: ("cardinality",),
 }
 """By the type of the penalties (of one type, beside a ridge): the modules that may take the problem, asked in turn."""
 
-FORMS = ("l1", "l0", "cardinality", "disjoint groups", "tree-group", "lateral-inhibition", "tree-inhibition")
+FORMS = ("l1", "l0", "cardinality", "groups", "tree-group", "lateral-inhibition", "tree-inhibition")
 """What there are kernels for, in the words of a config."""
 
 

@@ -87,7 +87,11 @@ class Quadratic:
         found = self.back(codes, start)
         if found.dtype != torch.float64:  # rounding moves a code off its minimum
             all_rows(self.start(found), np.zeros_like(iterations), 0)
+        return self.solved(found, iterations, gap)
+
+    def solved(self, found: Tensor, iterations: Integers, gap: Floats) -> Solved:
+        """Codes with these gaps; NaN where a sample is not finite."""
         gaps = torch.where(self.broken, torch.nan, torch.from_numpy(gap))
-        relative = gaps / torch.from_numpy(self.half).clamp_min(torch.finfo(start.dtype).tiny)
-        certificate = Certificate("gap", gaps.to(start.dtype), relative.to(start.dtype))
+        relative = gaps / torch.from_numpy(self.half).clamp_min(torch.finfo(found.dtype).tiny)
+        certificate = Certificate("gap", gaps.to(found.dtype), relative.to(found.dtype))
         return Solved(found, torch.from_numpy(iterations), certificate)
