@@ -25,6 +25,8 @@ README = ROOT / "README.md"
 REFERENCE = ROOT / "docs" / "reference"
 NOTE = "<!-- made by `make docs`: edit the code it is read from -->"
 BEGIN, END = "<!-- plugins: made by `make docs` -->", "<!-- end of plugins -->"
+SPEED = ROOT / "docs" / "speed.md"
+SPEED_BEGIN, SPEED_END = "<!-- speed: made by `make docs` from benchmarks/results -->", "<!-- end of speed -->"
 CLI = "import sys; sys.argv[0] = 'groundstate'; from groundstate.cli import main; sys.exit(main())"
 
 
@@ -37,7 +39,21 @@ def generated() -> dict[Path, str]:
         REFERENCE / "config.md": _config_page(),
         REFERENCE / "cli.md": _cli_page(),
         ROOT / "examples" / "RESULTS.md": _results_page(),
+        SPEED: _speed_page(SPEED.read_text(encoding="utf-8")),
     }
+
+
+def _speed_page(page: str) -> str:
+    """The page with what the benchmarks measured between its two marks."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from _table import rows
+    finally:
+        sys.path.pop(0)
+    table = _table(("work", "against", "asked", "measured", "file"), rows(ROOT))
+    before, _, rest = page.partition(SPEED_BEGIN)
+    _, _, after = rest.partition(SPEED_END)
+    return f"{before}{SPEED_BEGIN}\n{table}\n{SPEED_END}{after}"
 
 
 def _results_page() -> str:
