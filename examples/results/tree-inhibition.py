@@ -23,7 +23,7 @@ FORESTS = {
     "one tree 1-10-20-40": {
         "model.decoder.units": 71,
         "energy.sparsity.branching": [1, 10, 2, 2],
-        "phases.learn.epochs": 60,
+        "phases.learn.epochs": 40,
     },
 }
 DRAWN = 4
