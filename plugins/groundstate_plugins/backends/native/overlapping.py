@@ -22,9 +22,11 @@ from groundstate.structure import Groups, ProblemStructure, Ridge
 from groundstate_plugins.backends.native.dense import FAST
 from groundstate_plugins.backends.native.inverse import PAD, product
 from groundstate_plugins.backends.native.overlapping_newton import Pools, Space, correlate, newton
-from groundstate_plugins.backends.native.quadratic import BLOCK, Floats, Integers, Quadratic
+from groundstate_plugins.backends.native.quadratic import Floats, Integers, Quadratic
 from groundstate_plugins.backends.native.threads import in_blocks
 
+BLOCK = 4
+"""Samples that one thread takes at a time: milliseconds each, and some take ten times as long as others."""
 ROUNDS = 40
 """Of ADMM, before Newton's method."""
 RELAXED = 1.6
