@@ -228,7 +228,7 @@ def main() -> None:
     only = arguments.only
     for weight, accuracy in ((1.2, 2e-8), (0.55, 1e-8)) if only in (None, "trees") else ():
         result[f"tree groups, λ = {weight:g}"] = trees(few, dictionary, weight, accuracy, arguments.repeats)
-    for weight in (1.0, 0.6) if only in (None, "overlapping") else ():
+    for weight in (0.3, 0.2) if only in (None, "overlapping") else ():
         fewest = x[: max(1, len(x) // 50)]  # the generic solver takes half a second each
         result[f"overlapping pools, λ = {weight:g}"] = overlapping(fewest, dictionary, weight, arguments.repeats)
     for sparsity, strength in ((0.2, 0.05), (0.2, 0.005)) if only in (None, "inhibition") else ():
