@@ -1,8 +1,11 @@
 """Restoration: noise removed from an image, or missing pixels filled in, by sparse codes of its patches.
 
 Every patch of the image is coded with a dictionary, and each pixel becomes the mean of what the patches that cover it
-say (Elad & Aharon 2006; Mairal, Elad & Sapiro 2008). Without a dictionary, one is learned from the image's own
-patches. What the energy is, how codes are found and how the dictionary learns is a config's matter.
+say (Elad & Aharon 2006). Without a dictionary, one is learned from the image's own patches. What the energy is, how
+codes are found and how the dictionary learns is a config's matter.
+
+This is done several times, each time with less noise assumed, and before each time the image gets back what is known of
+it: known pixels where others are missing (Guleryuz 2006), a part of what was removed as noise where there is noise.
 """
 
 from __future__ import annotations
@@ -15,13 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from groundstate.api import FixedDictionary
 from groundstate.config import LoadedConfig, assemble, load_config
 from groundstate.config.layers import PUBLISHED
 from groundstate.data import TensorSource
 from groundstate.errors import InputError
+from groundstate.interpolation import smooth_fill
 from groundstate.learning import Learning, check_finite
 from groundstate.model import Model
 from groundstate.registry import Registry, system_config
@@ -31,6 +34,10 @@ TRAINING = 20_000
 """Patches that a dictionary is learned from, at most."""
 BLOCK = 8192
 """Patches that are coded together, about."""
+FILLING = tuple(0.2 * 0.5 ** (past / 3) for past in range(10))
+"""Noise assumed round by round where pixels are missing, over the range of the known ones: a fifth to a fortieth."""
+AGAIN, RETURNED = 0.3, 0.2
+"""Where there is noise, a last round assumes this part of it, and gets this part of what the others removed."""
 
 Progress = Callable[[str, int, int], None]
 """(what is going on, done, of how many)"""
@@ -67,9 +74,10 @@ def restore(
     the inference, the learning and the phases are used; by default ``groundstate:denoising``, or
     ``groundstate:inpainting`` where pixels are missing. changes: to the config, by key.
 
-    Patches lose the mean of their known pixels and are divided by ``noise``, where it is given, so that the weights
-    of an energy do not depend on it. A colour image is restored in three orthonormal channels, one of them its grey,
-    each with a dictionary of its own. Known pixels keep their value where no noise is given. Raises InputError.
+    Patches lose their mean and are divided by the noise assumed, so that the weights of an energy do not depend on it.
+    Missing pixels start from a smooth surface through the known ones; these keep their value where no noise is given. A
+    colour image is restored in three orthonormal channels, one of them its grey, each with a dictionary of its own.
+    Raises InputError.
     """
     image, known = _checked(image, noise, mask, size)
     if dictionary is not None and (dictionary.dim() != 2 or dictionary.shape[0] != size * size):
@@ -80,14 +88,18 @@ def restore(
     complete = bool(known.all())
     loaded = _load(config if config is not None else DENOISING if complete else INPAINTING, changes)
     planes, turn = _planes(image)
-    unit = noise if noise is not None else 1.0
+    rounds = _rounds(image[..., known], noise, complete)
     results, dictionaries, active = [], [], []
     for number, plane in enumerate(planes):
-        say = _named(progress, f" {number + 1}/{len(planes)}" if len(planes) > 1 else "")
-        task = _Plane(plane / unit, None if complete else known, size)
-        model = _model(loaded, task, dictionary, seed, say)
-        filled, count = task.restored(model, say)
-        results.append(filled * unit)
+        estimate = plane if complete else smooth_fill(plane, known)
+        for past, (level, back) in enumerate(rounds):
+            say = _named(progress, f" {number * len(rounds) + past + 1}/{len(planes) * len(rounds)}")
+            given = torch.where(known, estimate + back * (plane - estimate), estimate)
+            task = _Plane(given / level, size)
+            model = _model(loaded, task, dictionary, seed, say)
+            found, count = task.restored(model, say)
+            estimate = found * level
+        results.append(estimate)
         active.append(count)
         assert model.decoder is not None
         matrix = model.decoder.structure()
@@ -129,21 +141,19 @@ def _checked(image: Tensor, noise: float | None, mask: Tensor | None, size: int)
         raise InputError("every pixel of the image is missing; some must be known")
     if noise is None and bool(known.all()):
         raise InputError("nothing is to be done: give the noise's standard deviation, or say which pixels are missing")
-    far = ~_grown(known, size)
-    if bool(far.any()):
-        row, column = far.nonzero()[0].tolist()
-        raise InputError(
-            f"no patch of {size}×{size} that covers the pixel in row {row}, column {column} holds a known one; "
-            "take larger patches"
-        )
     return torch.where(known, image, 0.0), known
 
 
-def _grown(known: Tensor, size: int) -> Tensor:
-    """Whether some patch that covers a pixel holds a known one, (height, width) bool."""
-    by_patch = functional.max_pool2d(known[None, None].float(), size, 1)
-    found: Tensor = functional.max_pool2d(functional.pad(by_patch, [size - 1] * 4), size, 1)[0, 0] > 0
-    return found
+def _rounds(known: Tensor, noise: float | None, complete: bool) -> list[tuple[float, float]]:
+    """Round by round the noise assumed, and the part of what is known that the image gets back before it.
+
+    known: values of known pixels, of any shape.
+    """
+    extent = float(known.max() - known.min()) or 1.0
+    filling = [] if complete else [(part * extent, 1.0) for part in FILLING]
+    if noise is None:
+        return filling
+    return [one for one in filling if one[0] > noise] + [(noise, 1.0), (AGAIN * noise, RETURNED)]
 
 
 def _load(config: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None) -> LoadedConfig:
@@ -168,34 +178,27 @@ def _named(progress: Progress | None, suffix: str) -> Progress:
 
 
 class _Plane:
-    """One channel and its patches. image: (height, width). known: bool, or None where nothing is missing."""
+    """One channel and its patches. image: (height, width)."""
 
-    def __init__(self, image: Tensor, known: Tensor | None, size: int) -> None:
-        self.size = size
-        layers = [image] if known is None else [image, known.to(image)]
-        self.layers = torch.stack(layers)
+    def __init__(self, image: Tensor, size: int) -> None:
+        self.image, self.size = image, size
         self.rows, self.columns = (side - size + 1 for side in image.shape)
 
     def __len__(self) -> int:
         return self.rows * self.columns
 
-    def read(self, rows: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Fields of these patches, in reading order of their corners, and the means that they lost, (m, 1)."""
-        windows = self.layers.unfold(1, self.size, 1).unfold(2, self.size, 1)
-        cut = windows[:, rows // self.columns, rows % self.columns].flatten(2)
-        x = cut[0]
-        if len(cut) == 1:
-            mean = x.mean(1, keepdim=True)
-            return {"x": (x - mean).float()}, mean
-        mask = cut[1]
-        mean = (x * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp_min(1)
-        return {"x": ((x - mean) * mask).float(), "mask": mask.float()}, mean
+    def read(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """These patches, (m, size²), in reading order of their corners, and the means that they lost, (m, 1)."""
+        windows = self.image.unfold(0, self.size, 1).unfold(1, self.size, 1)
+        x = windows[rows // self.columns, rows % self.columns].flatten(1)
+        mean = x.mean(1, keepdim=True)
+        return (x - mean).float(), mean
 
-    def some(self, generator: torch.Generator) -> dict[str, Tensor]:
-        """Fields of the patches that a dictionary is learned from."""
-        fields, _ = self.read(torch.randperm(len(self), generator=generator)[:TRAINING])
-        told = fields["x"].square().sum(1) > 0  # a flat patch tells nothing
-        return {name: value[told] for name, value in fields.items()} if bool(told.any()) else fields
+    def some(self, generator: torch.Generator) -> Tensor:
+        """The patches that a dictionary is learned from."""
+        x, _ = self.read(torch.randperm(len(self), generator=generator)[:TRAINING])
+        told = x.square().sum(1) > 0  # a flat patch tells nothing
+        return x[told] if bool(told.any()) else x
 
     def blocks(self) -> Iterator[Tensor]:
         """The numbers of all patches, some rows of them at a time."""
@@ -205,21 +208,19 @@ class _Plane:
 
     def restored(self, model: Model, progress: Progress) -> tuple[Tensor, float]:
         """(height, width), and the mean number of active units."""
-        height, width = self.layers.shape[1:]
-        total, weight = self.layers.new_zeros(2, height * width)
+        height, width = self.image.shape
+        total, weight = self.image.new_zeros(2, height * width)
         corner = torch.arange(self.size)
         offsets = (corner[:, None] * width + corner).flatten()
         active = 0.0
         for rows in self.blocks():
-            fields, mean = self.read(rows)
+            x, mean = self.read(rows)
             with torch.no_grad():
-                code = model.encode(sparse=False, **fields)
+                code = model.encode(x)
                 patches = model.decode(code).cpu().double() + mean
             count = (code != 0).flatten(1).sum(1).cpu()
             active += float(count.sum())
             trust = 1 / (1.0 + count.double())  # noise enters with every active unit
-            if "mask" in fields:
-                trust *= fields["mask"].any(1)  # a patch without a known pixel has nothing to say
             place = ((rows // self.columns) * width + rows % self.columns)[:, None] + offsets
             total.index_add_(0, place.flatten(), (patches * trust[:, None]).flatten())
             weight.index_add_(0, place.flatten(), trust[:, None].expand_as(patches).flatten())
@@ -244,7 +245,7 @@ def _model(loaded: LoadedConfig, plane: _Plane, dictionary: Tensor | None, seed:
         terms=layer.terms, solver=layer.solver, encoder=layer.encoder, decoder=layer.decoder, backend=parts.backend
     )
     generator = torch.Generator().manual_seed(seed)
-    source = TensorSource(**plane.some(generator))
+    source = TensorSource(x=plane.some(generator))
     model.build(shape, sample=source.fields["x"][: layer.learner.config.sample], seed=seed)
     if model.dictionary is None:
         raise InputError("restoration needs a linear decoder on flat codes, e.g. [model.decoder] type = 'linear'")

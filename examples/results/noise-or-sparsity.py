@@ -24,6 +24,7 @@ from lab import Lab, Trained
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from groundstate import Model
 from groundstate.data import Source
 from groundstate.model import encode_source
 
@@ -98,28 +99,40 @@ def measured(run: Trained, kind: str) -> Measured:
     if kind == "noise":  # inputs have norm 1, and the term is half the squared distance
         return Measured(run.metrics["test/divergence/bits"], 2 * run.metrics["test/energy/reconstruction"], error)
     parts = run.opened().splits.parts()
-    step = rounding(run, parts["validation"])
-    bits, distortion = rounded(run, parts["test"], step)
+    step = rounding(Coded.of(run, parts["validation"]))
+    bits, distortion = Coded.of(run, parts["test"]).rounded(step)
     return Measured(bits, distortion, error)
 
 
-def rounding(run: Trained, source: Source) -> float:
+@dataclass(frozen=True)
+class Coded:
+    """Inputs and their exact codes, found once. x: (m, n). code: (m, units)."""
+
+    model: Model
+    x: Tensor
+    code: Tensor
+
+    @classmethod
+    def of(cls, run: Trained, source: Source) -> Coded:
+        with torch.no_grad():
+            return cls(run.model, source.read(torch.arange(len(source))).x, encode_source(run.model, source))
+
+    def rounded(self, step: float) -> tuple[float, float]:
+        """Bits per code and distortion with units rounded to multiples of the step."""
+        with torch.no_grad():
+            whole = torch.round(self.code / step)
+            distortion = (self.x - self.model.decode(whole * step)).square().sum(1).mean()
+        return float(sum(entropy(unit) for unit in whole.T)), float(distortion)
+
+
+def rounding(coded: Coded) -> float:
     """The step of rounding at which the distortion is EXCESS times that of exact codes, by bisection."""
-    goal = EXCESS * rounded(run, source, 1e-6)[1]
+    goal = EXCESS * coded.rounded(1e-6)[1]
     low, high = 1e-6, 4.0
     for _ in range(20):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if rounded(run, source, middle)[1] < goal else (low, middle)
+        low, high = (middle, high) if coded.rounded(middle)[1] < goal else (low, middle)
     return low
-
-
-def rounded(run: Trained, source: Source, step: float) -> tuple[float, float]:
-    """Bits per code and distortion with units rounded to multiples of the step."""
-    with torch.no_grad():
-        whole = torch.round(encode_source(run.model, source) / step)
-        x = source.read(torch.arange(len(source))).x
-        distortion = (x - run.model.decode(whole * step)).square().sum(1).mean()
-    return float(sum(entropy(unit) for unit in whole.T)), float(distortion)
 
 
 def entropy(values: Tensor) -> float:

@@ -62,9 +62,7 @@ def test_several_and_coloured_ones_into_a_folder(groundstate: Cli) -> None:
 
 
 def test_a_mask_keeps_what_is_known(groundstate: Cli) -> None:
-    done = groundstate(
-        "restore", "clean.png", "-o", "out.png", "--mask", "mask.png", *QUICK, "--set", "inference.max_iterations=20"
-    )
+    done = groundstate("restore", "clean.png", "-o", "out.png", "--mask", "mask.png", *QUICK)
     assert done.code == 0, done.err
     clean, out, mask = (pixels(f"{name}.png") for name in ("clean", "out", "mask"))
     np.testing.assert_array_equal(out[mask > 0], clean[mask > 0])
@@ -119,6 +117,6 @@ def test_nan_is_missing(groundstate: Cli) -> None:
     gaps = pixels("clean.png").astype(np.float32) / 255
     gaps[3:5, 4:7] = np.nan
     Image.fromarray(gaps).save("gaps.tif")
-    done = groundstate("restore", "gaps.tif", "-o", "out.png", *QUICK, "--set", "inference.max_iterations=20")
+    done = groundstate("restore", "gaps.tif", "-o", "out.png", *QUICK)
     assert done.code == 0, done.err
     assert pixels("out.png").shape == (24, 32)
