@@ -95,7 +95,7 @@ class Recurrent(Encoder):
         if dictionary is None:
             random = context.randn(context.inputs, units)
             dictionary = LinearMap(matrix=random / random.norm(dim=0))
-        sparsity, ridge = _penalties(context.penalties)
+        sparsity, ridge = penalties_of(context.penalties)
         d = dictionary.matrix.detach()
         step = self.config.step
         if step is None:
@@ -139,7 +139,7 @@ class _Start:
     threshold: Tensor
 
 
-def _penalties(forms: tuple[Structure, ...]) -> tuple[float, float]:
+def penalties_of(forms: tuple[Structure, ...]) -> tuple[float, float]:
     """λ and ρ over the data's weight, from the weighted structures of the energy's terms."""
     data, sparsity, ridge = 0.0, 0.0, 0.0
     for form in forms:
