@@ -36,13 +36,15 @@ def measure(lab: Lab) -> None:
         "valley between the two modes, over the lower mode",
         [valley(one) for one in angles],
         must="≤ 0.9",
-        note="counts of units per 0.05 rad: the fewest between 0.5 and 0.7 over the lower of the two peaks beside it",
+        note="counts of units per 0.05 rad: the fewest between 0.5 and 0.7 over the lower of the two peaks beside it; "
+        "1 where one of them is not there",
     )
     lab.picture(
         draw(runs[0], np.concatenate(angles)),
-        "Left: two kinds of units by the angle between encoder row and decoder column, all seeds. Middle: units with "
-        "a wide angle are those that the classifier weighs most. Right: dictionary columns of part-units (above, "
-        "strokes) and of the categorical-units with the widest angles (below, whole digits), seed 0.",
+        "Left: the angle between a unit's encoder row and its decoder column, all seeds, with the paper's bounds of "
+        "part-units and categorical-units (red): one mode and a tail. Middle: the classifier weighs units of all "
+        "angles alike. Right: dictionary columns of the units with the narrowest (above) and the widest (below) "
+        "angles, seed 0.",
     )
 
 
@@ -72,7 +74,8 @@ def valley(angles: NDArray[np.float64]) -> float:
     counts, middle = np.histogram(angles, edges)[0], (edges[:-1] + edges[1:]) / 2
     below, above = counts[middle < PART].max(), counts[middle > CATEGORICAL].max()
     between = counts[(middle > PART) & (middle < CATEGORICAL)].min()
-    return float(between / max(1, min(below, above)))
+    lower = min(below, above)
+    return float(between / lower) if lower else 1.0
 
 
 def draw(run: Trained, angles: NDArray[np.float64]) -> Figure:
@@ -87,7 +90,7 @@ def draw(run: Trained, angles: NDArray[np.float64]) -> Figure:
     middle.scatter(own[active], weight[active], s=5, color="0.3")
     middle.set(xlabel="angle, radians", ylabel="norm of the unit's classifier column")
     columns = run.model.decoder.structure().matrix.detach().T.numpy()
-    parts = [unit for unit in np.argsort(own) if active[unit] and own[unit] < PART][::5][:SHOWN]
+    parts = [unit for unit in np.argsort(own) if active[unit]][:SHOWN]
     wholes = [unit for unit in np.argsort(-own) if active[unit]][:SHOWN]
     rows = [columns[group].reshape(-1, 28, 28) for group in (parts, wholes)]
     right.imshow(np.concatenate([sheet(tiles) for tiles in rows]), cmap="gray", vmin=-1, vmax=1)

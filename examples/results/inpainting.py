@@ -20,6 +20,8 @@ from skimage.restoration import inpaint_biharmonic
 from groundstate.restoration import psnr, restore
 
 MISSING = (0.5, 0.8)
+SHOWN = 96
+"""Side of the part in the picture, pixels."""
 
 
 def ours(image: Floats, known: NDArray[np.bool_]) -> Floats:
@@ -56,9 +58,10 @@ def measure(lab: Lab) -> None:
             note=note,
         )
         lab.row(f"PSNR, dB: biharmonic, {missing:.0%} missing", found["biharmonic"], note=note)
-    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
+    figure = Figure(figsize=(6, 4.2), layout="constrained")
     for axes, (name, image) in zip(figure.subplots(2, 3).flat, shown, strict=True):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        top, left = (max(0, length // 2 - SHOWN // 2) for length in image.shape)
+        axes.imshow(image[top : top + SHOWN, left : left + SHOWN], cmap="gray", vmin=0, vmax=255)
         axes.set_title(name, fontsize=8)
         axes.set_axis_off()
     lab.picture(
