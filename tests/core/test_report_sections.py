@@ -113,7 +113,7 @@ def test_filters_of_a_pool_are_compared_by_their_cosine() -> None:
 @pytest.mark.parametrize(
     ("term", "says", "pictures"),
     [
-        (Group(sheet=(4, 6), window=(2, 2), weight=0.1), "24 pools of up to 4 units, the windows of a 4×6 sheet", 1),
+        (Group(sheet=(4, 6), window=(2, 2), weight=0.1), "24 pools of up to 4 units, the windows of a 4×6 sheet", 2),
         (Group(size=3, weight=0.1), "8 pools of 3 units", 1),
     ],
 )
@@ -121,6 +121,7 @@ def test_pools_are_drawn(term: Group, says: str, pictures: int, tmp_path: Path) 
     html = groups.pools(material_of(built(term, 24), normal(30, SIDE * SIDE), (SIDE, SIDE), tmp_path))
     assert says in plain(html)
     assert str(html).count("<img") == pictures
+    assert ("pinwheel" in plain(html)) == (term.config.sheet is not None)
     assert groups.pools(material_of(built(L1(), 24), normal(9, SIDE * SIDE), (SIDE, SIDE), tmp_path)) is None
 
 

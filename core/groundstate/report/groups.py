@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 import torch
 from markupsafe import Markup
 from torch import Tensor
 
+from groundstate.orientation import OrientationMap
 from groundstate.report.charts import histogram
 from groundstate.report.filters import Dictionary, dictionary
 from groundstate.report.material import Material, render
 from groundstate.report.pictures import as_pictures, picture, sheet, signed_tiles, tinted
-from groundstate.report.words import count, percent
+from groundstate.report.words import count, number, percent
 from groundstate.structure import Groups
 
 POOLS = 48
@@ -76,6 +79,8 @@ def _part(material: Material, key: str, name: str, form: Groups) -> Markup:
     pictures = []
     if form.sheet is not None and len(form.index):
         pictures.append(_map(active, form.sheet, name))
+        if shown is not None and shown.sheet is not None and len(shown.shape) == 2:
+            pictures.append(_orientation(shown.columns.view(*shown.sheet, *shown.shape)))
     elif shown is not None and form.disjoint:
         pictures.append(_by_pool(shown, form, used))
     return render(
@@ -104,6 +109,21 @@ def _map(active: Tensor, sides: tuple[int, int], name: str) -> tuple[str, Markup
         f"the same places): from no colour, {percent(low)} of the samples, to full colour, {percent(high)}."
     )
     return said, tinted(pixels, alt)
+
+
+def _orientation(filters: Tensor) -> tuple[str, Markup]:
+    """The orientation map of filters (rows, columns, height, width) on their sheet."""
+    found = OrientationMap.of(filters, wrap=False)
+    colours = mpl.colormaps["hsv"](found.orientation.numpy() / math.pi)[:, :, :3]
+    alt = f"Map of the {len(filters)}×{filters.shape[1]} filters, orientation as hue."
+    said = (
+        "The orientation of each unit’s filter as hue, at the same places, red where stripes are vertical. Neighbours "
+        f"differ by {number(math.degrees(found.orientation_difference()), 2)}° on average, "
+        f"{number(found.orientation_ratio(), 2)} of what any two units do; there are "
+        f"{count(int(found.pinwheels().abs().sum()), 'pinwheel')}, points around which all orientations follow each "
+        "other."
+    )
+    return said, picture(np.rint(255 * colours).clip(1, 255).astype(np.uint8), alt)
 
 
 def _by_pool(shown: Dictionary, form: Groups, used: Use) -> tuple[str, Markup]:
