@@ -16,7 +16,7 @@ from torch import Tensor
 from groundstate.orientation import OrientationMap
 
 SIDES = (16, 16)
-WEIGHTS = {3: 0.8, 5: 0.5}
+WEIGHTS = {3: 0.6, 5: 0.4}
 """By side of the windows: a unit stands in 9 of them, or in 25."""
 SMOOTHING = {3: 0.02, 5: 0.05}
 SHUFFLES = 100

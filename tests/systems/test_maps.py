@@ -66,15 +66,3 @@ def test_learned_inhibition_is_strongest_between_like_filters(small: Any) -> Non
     assert float(apart[strongest].mean()) < 30
     alike = (unit[first] * unit[second]).sum(1).abs()
     assert float(alike[strongest].mean()) > 1.2 * float(alike.mean())
-
-
-def test_neighbours_on_a_sheet_over_images_become_alike(small: Any) -> None:
-    few = {"data.size": 24, "data.train": 10000, "data.validation": 100, "data.test": 100, "phases.learn.epochs": 6}
-    few |= {"model.encoder.size": 8, "model.decoder.size": 8, "energy.sparsity.sheet": [20, 20]}
-    run = small("local-sheet-photos", **few)
-    assert run.model.decoder is not None
-    atoms = run.model.decoder.atoms()
-    assert atoms is not None
-    found = OrientationMap.of(atoms.detach()[0, :, :, 0], wrap=False)
-    assert found.orientation_ratio() < 0.8
-    assert int(found.pinwheels().abs().sum()) > 0
