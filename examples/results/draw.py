@@ -11,12 +11,16 @@ from torch import Tensor
 from groundstate.orientation import OrientationMap
 from groundstate.report.pictures import Pixels, sheet, signed_tiles
 
+GREY = 32
+"""Grey values that are drawn as one."""
+
 Part = tuple[slice, slice]
 
 
 def tiles_of(filters: Tensor) -> Pixels:
-    """One picture of filters (rows, columns, height, width), each where it stands."""
-    return sheet(signed_tiles(filters.flatten(0, 1).numpy()), filters.shape[1])
+    """One picture of filters (rows, columns, height, width), each where it stands; in few greys, for its size."""
+    tiles = signed_tiles(filters.flatten(0, 1).numpy())
+    return sheet((tiles // GREY * GREY + GREY // 2).astype(np.uint8), filters.shape[1])
 
 
 def draw_map(axes: list[Axes], filters: Tensor, *, wrap: bool = True, shown: Part = (slice(None), slice(None))) -> None:

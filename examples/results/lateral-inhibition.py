@@ -18,6 +18,7 @@ from torch import Tensor
 
 from groundstate.files import replacing
 from groundstate.orientation import tuning, turn
+from groundstate.report.inhibition import TILE, WIDTH, packed
 from groundstate.report.pictures import signed_tiles
 
 UNITS, ROW_SUM, SAMPLES = 256, 5.0, 2000
@@ -25,6 +26,7 @@ SHARE = 0.01
 """Of the pairs, those with the largest S, or those that fired together most."""
 EDGES = 40
 """Pairs in the graph."""
+GREYS = 6
 
 
 def measure(lab: Lab) -> None:
@@ -135,9 +137,12 @@ def draw(run: Trained) -> Figure:
     order = orientation(run).argsort()
     side = math.isqrt(filters(run).shape[1])
     tiles = signed_tiles(filters(run).view(-1, side, side).numpy())
-    figure = Figure(figsize=(10, 5), layout="constrained")
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.imshow(matrix[order][:, order].sqrt(), cmap="Greys", interpolation="none")
+    # few greys and a pixel for two units: noise makes large pictures
+    pooled = torch.nn.functional.max_pool2d(matrix[order][:, order][None], 2)[0]
+    shade = (GREYS * (pooled / pooled.max()).sqrt()).round()
+    left.imshow(shade, cmap="Greys", interpolation="none", extent=(0, UNITS, UNITS, 0))
     degrees = torch.rad2deg(orientation(run)[order])
     places = [int((degrees < angle).sum()) for angle in (0, 45, 90, 135)]
     for axis in (left.xaxis, left.yaxis):
@@ -147,11 +152,13 @@ def draw(run: Trained) -> Figure:
     first, second = torch.triu_indices(len(matrix), len(matrix), 1)[:, pairs]
     graph = networkx.Graph()
     graph.add_edges_from(zip(first.tolist(), second.tolist(), strict=True))
-    position = networkx.spring_layout(graph, seed=0, k=0.35, iterations=200)
+    parts = sorted(networkx.connected_components(graph), key=len, reverse=True)
+    position, height = packed([graph.subgraph(part) for part in parts])
     for one, two in graph.edges:
         right.plot(*zip(position[one], position[two], strict=True), color="C1", zorder=1)
+    half = TILE / 2
     for unit, (x, y) in position.items():
-        right.imshow(tiles[unit], cmap="gray", extent=(x - 0.05, x + 0.05, y - 0.05, y + 0.05), zorder=2)
-    right.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), title=f"the {EDGES} strongest pairs")
+        right.imshow(tiles[unit], cmap="gray", extent=(x - half, x + half, y + half, y - half), zorder=2)
+    right.set(xlim=(0, WIDTH), ylim=(height, 0), title=f"the {EDGES} strongest pairs")
     right.axis("off")
     return figure

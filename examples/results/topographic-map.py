@@ -72,7 +72,7 @@ def shuffled(found: OrientationMap) -> float:
 
 
 def draw(runs: dict[int, list[Trained]]) -> Figure:
-    figure = Figure(figsize=(11, 7.2), layout="constrained")
+    figure = Figure(figsize=(10, 6.6), layout="constrained")
     rows = figure.subplots(len(runs), 3, gridspec_kw={"width_ratios": [1, 1.06, 1.06]})
     for axes, found in zip(rows, runs.values(), strict=True):
         draw_map(list(axes), filters(found[0]))

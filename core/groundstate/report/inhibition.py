@@ -120,7 +120,7 @@ def _graph(key: str, shown: Dictionary | None, matrix: Tensor) -> Markup | None:
     graph = networkx.Graph()
     graph.add_weighted_edges_from(links)
     parts = sorted(networkx.connected_components(graph), key=lambda part: (-len(part), min(part)))
-    places, height = _packed([graph.subgraph(part) for part in parts])
+    places, height = packed([graph.subgraph(part) for part in parts])
     tiles = signed_tiles(as_pictures(shown.columns, shown.shape))
     with drawing(WIDTH, height, "the strongest inhibition") as (figure, axes):
         for one, two, value in links:
@@ -135,7 +135,7 @@ def _graph(key: str, shown: Dictionary | None, matrix: Tensor) -> Markup | None:
         return svg(figure, f"{key}-graph", alt)
 
 
-def _packed(parts: list[Any]) -> tuple[dict[int, tuple[float, float]], float]:
+def packed(parts: list[Any]) -> tuple[dict[int, tuple[float, float]], float]:
     """Places of all nodes, and the height they take: parts side by side, each in a box that fits its nodes."""
     import networkx
 
