@@ -36,7 +36,7 @@ def tuning(filters: Tensor) -> Tuning:
     """
     *shape, height, width = filters.shape
     flat = filters.detach().to("cpu", torch.float64).reshape(-1, height, width)
-    parts = [_tuning(part) for part in flat.split(AT_ONCE)]
+    parts = [_tuning(part) for part in torch.split(flat, AT_ONCE)]
     orientation, frequency = (torch.cat(values).view(shape) for values in zip(*parts, strict=True))
     return Tuning(orientation, frequency)
 
