@@ -77,7 +77,7 @@ def prune(
     kept = order[units - keep :].sort().values
     part, source = next(reversed(old.splits.parts().items()))
     energies, sizes = [_energy(old, source)], [parameters(old.model)]
-    old.learner.select(kept)
+    old.learner.select(kept.to(old.model.device))
     if isinstance(old.stack.top.pool, Transform):
         old.stack.top.pool.output_shape(old.model.shapes.code_shape)  # InputError where its windows fit no more
     energies.append(_energy(old, source))
@@ -89,16 +89,16 @@ def prune(
 def usage(model: Model, source: Source, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Of each unit along the code's first axis: the share of codes (and places) that use it, and its mean size."""
     generator = torch.Generator(model.device).manual_seed(seed)
-    active, size, count = [], [], []
-    for rows in torch.split(torch.arange(min(len(source), SAMPLES)), BATCH):
-        batch = source.read(rows).to(model.device, model.dtype)
+    rows = torch.arange(min(len(source), SAMPLES))
+    used, size = (torch.zeros(model.shapes.code_shape[0], dtype=torch.float64) for _ in range(2))
+    for some in torch.split(rows, BATCH):
+        batch = source.read(some).to(model.device, model.dtype)
         with torch.no_grad():
             code = model.infer_batch(batch, generator=generator, certify=False).code
-        code = code.reshape(*code.shape[:2], -1).double()  # (batch, units, places)
-        active.append((code != 0).double().mean(2).sum(0))
-        size.append(code.abs().mean(2).sum(0))
-        count.append(len(rows))
-    return torch.stack(active).sum(0).cpu() / sum(count), torch.stack(size).sum(0).cpu() / sum(count)
+        code = code.reshape(*code.shape[:2], -1).cpu().double()  # (batch, units, places)
+        used += (code != 0).double().mean(2).sum(0)
+        size += code.abs().mean(2).sum(0)
+    return used / len(rows), size / len(rows)
 
 
 def _energy(run: Run, source: Source) -> float:

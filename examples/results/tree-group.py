@@ -102,7 +102,7 @@ def error(run: Trained, weight: float, x: Tensor, share: float) -> float:
     model.load_state_dict({"decoder.dictionary": matrix}, strict=False)
     mask = known_pixels(len(x), x.shape[1], share)
     missing = 1 - mask
-    found = model.decode(model.encode(mask * x, mask=mask))
+    found = model.decode(model.encode(mask * x, mask=mask)).detach()
     return float((missing * (found - x)).double().square().sum() / (missing * x).double().square().sum())
 
 
