@@ -28,7 +28,12 @@ def measure(lab: Lab) -> None:
         reference="1.08 (Rolfe & LeCun 2013), 0.92 the best without convolution in its table",
         note="at the epoch of the lowest validation error; 50,000 images to train, 10,000 for validation",
     )
-    lab.row("minutes of training, one thread", [run.metrics["seconds"] / 60 for run in runs], must="≤ 30")
+    lab.row(
+        "minutes of training, one thread",
+        [run.metrics["seconds"] / 60 for run in runs],
+        must="≤ 30",
+        note="by the clock: longer where other work shares the cores",
+    )
     angles = [angle_of(run) for run in runs]
     lab.row("part-units (angle < 0.5), % of those in use", [100 * (one < PART).mean() for one in angles])
     lab.row("categorical-units (angle > 0.7), %", [100 * (one > CATEGORICAL).mean() for one in angles])
