@@ -33,7 +33,7 @@ FLAT: dict[str, dict[str, Any]] = {f"λ = {weight:g}": {"weight": weight} for we
 """By their names: the dictionaries of a kind, as the sparsity in training."""
 WEIGHTS = (0.003, 0.03, 0.1, 0.3)
 """Of codes of masked patches, that are tried."""
-PATCHES = {"validation": 150, "test": 500}
+PATCHES = {"validation": 300, "test": 1000}
 
 
 @dataclass(frozen=True)
