@@ -51,6 +51,8 @@ class Logged:
 
     run: Run
     store: str
+    written: set[str]
+    """The suffixes of all that was stored, before anyone loaded it and Python put compiled files beside the code."""
 
     @property
     def codes(self) -> np.ndarray[Any, Any]:
@@ -76,11 +78,12 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
     config = small(folder / "runs", tracking)
     config["energy"]["small"] = {"type": "halved", "weight": 0.01}
     run = train({**config, "plugins": [str(folder / "plugins" / "registry.toml")]})
+    written = {file.suffix for file in (folder / "mlartifacts").rglob("*") if file.is_file()}
     client = mlflow.MlflowClient(store)
     client.set_registered_model_alias("digits", "champion", client.search_model_versions("name='digits'")[0].version)
     (folder / "plugins" / "halved.py").unlink()
     (folder / "plugins" / "registry.toml").unlink()
-    yield Logged(run, store)
+    yield Logged(run, store, written)
     mlflow.set_tracking_uri(None)
 
 
@@ -104,7 +107,8 @@ def test_the_model_has_signature_example_requirements_and_its_code(logged: Logge
     assert (folder / "code" / "groundstate" / "model.py").is_file()
     assert (folder / "code" / "groundstate_plugins" / "registry.toml").is_file()
     assert (folder / "artifacts" / "model" / "plugins" / "0" / "halved.py").is_file()
-    assert not [file for file in folder.rglob("*") if file.suffix in (".pkl", ".pickle", ".pt", ".joblib", ".pyc")]
+    assert ".safetensors" in logged.written
+    assert not logged.written & {".pkl", ".pickle", ".pt", ".joblib", ".pyc"}
 
 
 @pytest.mark.slow
