@@ -6,7 +6,7 @@ A solver sees a ``Problem``; the loop, the stopping rule and the callback live i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -168,10 +168,15 @@ def joined(first: Solution, second: Solution) -> Solution:
     if energy is not None and second.energy is not None:
         energy = torch.cat([energy, second.energy])
     if certificate is not None and second.certificate is not None:
-        pairs = ((getattr(c, name) for c in (certificate, second.certificate)) for name in ("value", "relative"))
-        certificate = Certificate(certificate.kind, *(torch.cat(list(pair)) for pair in pairs))
+        certificate = _together((certificate, second.certificate))
     iterations = torch.cat([first.iterations, second.iterations])
     return Solution(torch.cat([first.code, second.code]), energy, certificate, iterations)
+
+
+def _together(certificates: Sequence[Certificate]) -> Certificate:
+    """One certificate of all their samples, in this order."""
+    value, relative = (torch.cat([getattr(one, name) for one in certificates]) for name in ("value", "relative"))
+    return Certificate(certificates[0].kind, value, relative)
 
 
 def sparse_codes(code: Tensor) -> Tensor:
@@ -242,8 +247,7 @@ def _blocks(
     rows = [torch.arange(first, min(first + size, len(problem))) for first in range(0, len(problem), size)]
     parts = [_loop(problem.select(part), solver, start[part], None, span) for part in rows]
     codes, iterations, certificates = zip(*parts, strict=True)
-    value, relative = (torch.cat([getattr(c, name) for c in certificates]) for name in ("value", "relative"))
-    return torch.cat(codes), torch.cat(iterations), Certificate(certificates[0].kind, value, relative)
+    return torch.cat(codes), torch.cat(iterations), _together(certificates)
 
 
 def _loop(

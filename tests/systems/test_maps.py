@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor
 
 from groundstate.orientation import OrientationMap, tuning, turn
-from groundstate.run import Run, train
+from groundstate.run import Run
 
-ROOT = Path(__file__).resolve().parents[2]
 FEW = {"data.validation": 100, "data.test": 100, "data.size": 8, "model.decoder.units": 64}
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Any:
-    """Trains an example, small: without tracking or report, on the photographs that scikit-learn bundles."""
-
-    def call(name: str, **changes: Any) -> Run:
-        quiet = {"tracking": False, "output.report": False, "output.folder": str(tmp_path), "callbacks": {}}
-        return train(ROOT / "examples" / f"{name}.toml", {**quiet, **changes})
-
-    return call
 
 
 def filters(run: Run) -> Tensor:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
 from groundstate.compare import METRICS
@@ -13,21 +11,9 @@ from groundstate.few_labels import evaluate_few_labels
 from groundstate.history import read_history
 from groundstate.pruning import prune
 from groundstate.report.trees import branches, together
-from groundstate.run import Run, train
+from groundstate.run import Run
 
-ROOT = Path(__file__).resolve().parents[2]
 FEW = {"data.train": 2000, "data.validation": 200, "data.test": 500, "data.size": 8}
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Any:
-    """Trains an example, small: without tracking or report."""
-
-    def call(name: str, **changes: Any) -> Run:
-        quiet = {"tracking": False, "output.report": False, "output.folder": str(tmp_path), "callbacks": {}}
-        return train(ROOT / "examples" / f"{name}.toml", {**quiet, **changes})
-
-    return call
 
 
 def active(run: Run) -> torch.Tensor:

@@ -17,7 +17,7 @@ from groundstate.components import Solver
 from groundstate.inference import Solved
 from groundstate.problem import Problem
 from groundstate.structure import Groups, ProblemStructure
-from groundstate_plugins.backends.native.dense import FAST, factorise, substitute
+from groundstate_plugins.backends.native.dense import FAST, correlate, factorise, substitute
 from groundstate_plugins.backends.native.inverse import subtract
 from groundstate_plugins.backends.native.quadratic import Floats, Integers, Quadratic
 
@@ -143,14 +143,6 @@ def _newton(gram: Floats, z: Floats, c: Floats, first: Integers, weight: Floats,
     return size
 
 
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
-def _correlate(gram: Floats, drive: Floats, z: Floats, c: Floats) -> None:
-    c[:] = drive
-    for i in range(len(z)):
-        if z[i] != 0:
-            subtract(c, gram[i], z[i])
-
-
 @numba.njit(cache=True, nogil=True)
 def codes(
     gram: Floats,
@@ -172,13 +164,13 @@ def codes(
     units = np.empty(size, np.int64)
     for row in range(len(found)):
         z, drive, half = found[row], drives[row], halves[row]
-        _correlate(gram, drive, z, c)
+        correlate(gram, drive, z, len(z), c)
         gap = _gap(z, c, drive, half, first, weight, non_negative)
         while gap > tolerance * half and iterations[row] < limit:
             iterations[row] += 1
             for _ in range(SWEEPS):
                 _sweep(gram, z, c, first, weight, curvature, non_negative)
-            _correlate(gram, drive, z, c)
+            correlate(gram, drive, z, len(z), c)
             gap = _gap(z, c, drive, half, first, weight, non_negative)
             for _ in range(NEWTON):
                 if gap <= tolerance * half or iterations[row] >= limit:
@@ -187,7 +179,7 @@ def codes(
                 tried[:] = z
                 for i in range(acting):
                     tried[units[i]] += step[i]
-                _correlate(gram, drive, tried, tried_c)
+                correlate(gram, drive, tried, len(tried), tried_c)
                 lower = _gap(tried, tried_c, drive, half, first, weight, non_negative)
                 if not lower < gap:
                     break

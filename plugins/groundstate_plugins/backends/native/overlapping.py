@@ -19,9 +19,9 @@ from groundstate.components import Solver
 from groundstate.inference import Solved
 from groundstate.problem import Problem
 from groundstate.structure import Groups, ProblemStructure, Ridge
-from groundstate_plugins.backends.native.dense import FAST
+from groundstate_plugins.backends.native.dense import FAST, correlate
 from groundstate_plugins.backends.native.inverse import PAD, product
-from groundstate_plugins.backends.native.overlapping_newton import Pools, Space, correlate, newton
+from groundstate_plugins.backends.native.overlapping_newton import Pools, Space, newton
 from groundstate_plugins.backends.native.quadratic import Floats, Integers, Quadratic
 from groundstate_plugins.backends.native.threads import in_blocks
 
@@ -282,7 +282,7 @@ def _settle(
             newton(pools, gram, drive, z, g, epsilon, non_negative, size, space)
             steps += 1
         _candidate(pools, z, epsilon, single, space.best, space)
-        correlate(gram, drive, space.best, space.c)
+        correlate(gram, drive, space.best, len(space.best), space.c)
         gap, own = _gaps(pools, space.best, drive, half, non_negative, g, space)
         if gap <= target or own <= 0.3 * target or epsilon <= floor or size == 0 or steps >= limit:
             break
@@ -333,18 +333,19 @@ def _solve(
                 z[i] = 0.0
         decrease = DECREASE[int(turn == TURNS)]
         taken, gap = _settle(
-            *(
-                pools,
-                gram,
-                drive,
-                half,
-                1e-2 * scale,
-                1e-12 * scale,
-                decrease,
-                non_negative,
-                single,
-            ),
-            *(target, limit - steps, size, space),
+            pools,
+            gram,
+            drive,
+            half,
+            1e-2 * scale,
+            1e-12 * scale,
+            decrease,
+            non_negative,
+            single,
+            target,
+            limit - steps,
+            size,
+            space,
         )
         steps += taken
         if gap < least:

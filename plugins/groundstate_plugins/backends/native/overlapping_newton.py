@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numba
 
-from groundstate_plugins.backends.native.dense import FAST, factorise, substitute
-from groundstate_plugins.backends.native.inverse import subtract
+from groundstate_plugins.backends.native.dense import FAST, correlate, factorise, substitute
 from groundstate_plugins.backends.native.quadratic import Floats, Integers
 
 
@@ -53,15 +52,6 @@ class Space(NamedTuple):
     chosen: Integers
     place: Integers
     held: Integers
-
-
-@numba.njit(cache=True, nogil=True, fastmath=FAST)
-def correlate(gram: Floats, drive: Floats, z: Floats, c: Floats) -> None:
-    """c = drive − G z."""
-    c[:] = drive
-    for i in range(len(z)):
-        if z[i] != 0:
-            subtract(c, gram[i], z[i])
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
@@ -158,7 +148,7 @@ def newton(
     space: Space,
 ) -> None:
     """A step of z and of the multipliers of pools that are not held."""
-    correlate(gram, drive, z, space.c)
+    correlate(gram, drive, z, len(z), space.c)
     _expand(pools, gram, z, g, epsilon, size, space)
     if not _direct(gram, z, non_negative, size, space):
         return
