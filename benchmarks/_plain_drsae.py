@@ -10,9 +10,19 @@ from torch import Tensor, nn
 class PlainDrsae(nn.Module):
     """z⁰ = 0, z ← relu(E x + R z − b) T times; ½‖x − D z‖² + λ‖z‖₁ + w·cross-entropy(C z/‖z‖)."""
 
-    def __init__(self, dictionary: Tensor, classes: int, steps: int, sparsity: float, task: float) -> None:
+    def __init__(
+        self,
+        dictionary: Tensor,
+        classes: int,
+        steps: int,
+        sparsity: float,
+        task: float,
+        clip: float | None = None,
+        average: float | None = None,
+    ) -> None:
         super().__init__()
         self.steps, self.sparsity, self.task = steps, sparsity, task
+        self.clip, self.decay = clip, average
         gram = dictionary.T @ dictionary
         alpha = 1.0 / float(torch.linalg.eigvalsh(gram)[-1])
         units = dictionary.shape[1]
@@ -22,6 +32,7 @@ class PlainDrsae(nn.Module):
         self.b = nn.Parameter(torch.full((units,), alpha * sparsity))
         self.C = nn.Parameter(torch.zeros(classes, units))
         self.c = nn.Parameter(torch.zeros(classes))
+        self.average = [value.detach().clone() for value in self.parameters()] if average is not None else []
 
     def encode(self, x: Tensor) -> Tensor:
         drive = F.linear(x, self.E, -self.b)
@@ -52,6 +63,10 @@ class PlainDrsae(nn.Module):
         optimiser.zero_grad(set_to_none=True)
         loss = self.loss(x, y, supervised=supervised)
         loss.backward()
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), self.clip)
         optimiser.step()
         self.project()
+        if self.average:
+            torch._foreach_lerp_(self.average, [value.detach() for value in self.parameters()], 1 - self.decay)
         return loss.detach()

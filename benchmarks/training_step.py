@@ -1,9 +1,9 @@
 """Overhead of the framework: a training step through groundstate, tracking on, against plain torch.
 
-All take batches of the same size through the same model (units, steps, optimiser, constraints), in one process, in
-turn, block by block; the figure is the median over blocks of the ratio of their medians. The hand-written model runs as
-it is and with torch.compile (where a C++ compiler is there). A step that begins an epoch is counted apart: before it
-stands the validation pass, which the hand-written loop has not.
+All take batches of the same size through the same model (units, steps, optimiser, clipping, average, constraints), in
+one process, in turn, block by block; the figure is the median over blocks of the ratio of their medians. The hand-
+written model runs as it is and with torch.compile (where a C++ compiler is there). A step that begins an epoch is
+counted apart: before it stands the validation pass, which the hand-written loop has not.
 
     python benchmarks/training_step.py --config examples/drsae-mnist.toml data.path=PATH
     python benchmarks/training_step.py --config benchmarks/topk.toml --blocks 6 --steps 5 --warm 2
@@ -54,7 +54,9 @@ def plain_models(run: Run) -> dict[str, nn.Module]:
         }
     weights = {name: term.config.weight for name, term in run.model.energy.terms.items()}
     sparsity, task = weights["sparsity"], weights["classification"]
-    return {"plain": PlainDrsae(dictionary, run.splits.classes, encoder.steps, sparsity, task)}
+    learning = run.config.learning
+    model = PlainDrsae(dictionary, run.splits.classes, encoder.steps, sparsity, task, learning.clip, learning.average)
+    return {"plain": model}
 
 
 def plain_steps(run: Run, model: nn.Module, *, compiled: bool = False) -> Callable[[], bool]:
