@@ -225,6 +225,16 @@ def test_a_changed_type_replaces_the_whole_table(base: Path) -> None:
     assert list(config.energy) == ["reconstruction", "sparsity"]
 
 
+def test_a_published_system_is_a_config_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = load_config("groundstate:drsae", ["data.type=digits"]).config
+    file = write(tmp_path / "drsae.toml", 'extends = "groundstate:drsae"\n[data]\ntype = "digits"\n')
+    assert config_hash(named) == config_hash(load_config(file).config)
+    assert named.output == load_config(file).config.output
+    with pytest.raises(InputError, match="did you mean 'drsae'"):
+        load_config("groundstate:drsea")
+
+
 def test_the_same_type_again_keeps_the_table(base: Path) -> None:
     text = 'extends = "base.toml"\n[energy.sparsity]\ntype = "l1"\n'
     config = load_config(write(base.parent / "child.toml", text)).config

@@ -46,7 +46,9 @@ app.command("prune")(pruning.prune)
 app.command("reproduce")(runs.reproduce)
 app.command("sync")(runs.sync)
 
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A config file (TOML).", show_default=False)]
+Config = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="A config file (TOML), or groundstate:NAME.", show_default=False)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Changes, e.g. energy.sparsity.weight=0.1", show_default=False),

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def bench(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A config file (TOML).", show_default=False)],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="A config file (TOML), or groundstate:NAME.", show_default=False)
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Changes, e.g. energy.sparsity.weight=0.1", show_default=False),

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from groundstate.config.faults import cross_faults, required_faults, validation_faults
 from groundstate.config.fields import Settle
 from groundstate.config.layers import (
+    PUBLISHED,
     Layer,
     Merged,
     Origin,
@@ -20,13 +21,12 @@ from groundstate.config.layers import (
     Provenance,
     read_files,
     read_overrides,
-    require_file,
 )
 from groundstate.config.locate import KeyPath
 from groundstate.config.models import DEFAULT_KINDS, NAME_PATTERN, LayerConfig, RunConfig
 from groundstate.config.tables import PluginTable
 from groundstate.errors import Fault, InputError
-from groundstate.registry import REGISTRY_FILE, Registry
+from groundstate.registry import REGISTRY_FILE, Registry, system_config
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -109,8 +109,9 @@ def _placed(fault: Fault, table: KeyPath, provenance: Provenance) -> Fault:
 
 
 def load_config(source: Path | str | Mapping[str, Any], overrides: Overrides | None = None) -> LoadedConfig:
-    """Read a config file (or a mapping of the same form) with overrides on top.
+    """Read a config with overrides on top.
 
+    source: a file, ``groundstate:<name>`` for a published system, or a mapping of the same form.
     overrides: ``key.path=value`` words, or a mapping from key paths to values. InputError holds every fault.
     """
     layers, registry, file = read_layers(source, overrides)
@@ -130,10 +131,13 @@ def read_layers(
         registry = Registry.discover(Path.cwd())
         layers = [Layer("", _plain(source), Path.cwd())]
     else:
-        file = Path(source)
-        require_file(file)
         registry = Registry.discover()
+        published = str(source).startswith(PUBLISHED)
+        file = system_config(registry, str(source)) if published else Path(source)
         layers = read_files(file, registry)
+        if published:
+            # as a file here that extends the system: relative paths start from this folder, not from the package's
+            layers.append(Layer(str(source), {}, Path.cwd(), {("extends",): 1}))
     layers.append(read_overrides(overrides or ()))
     return layers, registry, file
 
