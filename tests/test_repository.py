@@ -153,6 +153,18 @@ def test_every_example_loads(example: Path) -> None:
     assert config.phases or any(layer.phases for layer in config.layers.values())
 
 
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_says_how_it_infers_descends_and_ascends(example: Path) -> None:
+    from groundstate.config import load_config
+
+    for layer in load_config(example).layers:
+        written = layer.provenance.written
+        assert written(("inference", "type"))
+        assert written(("learning", "type")) or written(("learning", "rate"))
+        if any(table.arguments().get("learn") for table in layer.config.energy.values()):
+            assert written(("learning", "ascent_rate"))
+
+
 # -- what is shipped --------------------------------------------------------------------------------
 
 

@@ -97,6 +97,8 @@ class CheckReport:
     decoder: str | None
     solver: str
     solver_settings: Mapping[str, Any]
+    learner: str
+    learner_settings: Mapping[str, Any]
     terms: tuple[TermReport, ...]
     parameters: tuple[ParameterReport, ...]
     memory: MemoryEstimate
@@ -265,6 +267,9 @@ def _report(loaded: LoadedConfig, layer: LoadedLayer, parts: LayerParts, backend
     config, info = layer.config, trial.info
     parameters = tuple(_parameters(trial))
     config_of_solver = config.inference.arguments()
+    steps = ["optimiser", "batch_size", "descend_steps"]
+    if any(one.direction == "ascend" for one in parameters):
+        steps += ["ascent_optimiser", "ascent_rate", "ascend_every"]
     return CheckReport(
         name=loaded.config.name,
         layer=layer.name,
@@ -275,6 +280,8 @@ def _report(loaded: LoadedConfig, layer: LoadedLayer, parts: LayerParts, backend
         decoder=config.model.decoder.type if config.model.decoder is not None else None,
         solver=config.inference.type,
         solver_settings={name: config_of_solver[name] for name in ("start", "max_iterations", "tolerance")},
+        learner=config.learning.type,
+        learner_settings={name: getattr(parts.learner.config, name) for name in steps},
         terms=tuple(_term(layer, trial, name, term) for name, term in trial.model.energy.terms.items()),
         parameters=parameters,
         memory=_memory(layer, trial, parts.learner, parameters, backend.dtype.itemsize),

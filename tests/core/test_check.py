@@ -228,6 +228,19 @@ def test_the_report_is_plain_values_too(base: Path) -> None:
     assert json.loads(json.dumps(record))["phases"][1]["terms"]["sparsity"] == 0.2
 
 
+def test_it_says_how_weights_descend_and_inhibition_ascends(base: Path) -> None:
+    report = check(load_config(base, ["learning.descend_steps=3"]))
+    assert (report.learner, report.learner_settings["descend_steps"]) == ("gradient", 3)
+    assert "ascend_every" not in report.learner_settings
+    learned = [
+        "energy.sparsity.type=lateral-inhibition",
+        "energy.sparsity.learn=true",
+        "energy.sparsity.row_sum=5",
+        "learning.ascend_every=2",
+    ]
+    assert check(load_config(base, learned)).learner_settings["ascend_every"] == 2
+
+
 def test_it_names_the_kernel_that_finds_the_codes(base: Path) -> None:
     lasso = ["backend.type=cpu-native", "inference.type=auto"]
     assert check(load_config(base, lasso)).kernel == "native lasso"

@@ -1,4 +1,4 @@
-"""Small versions of the systems with trees and of the convolutional stack: what each is for can be seen in seconds."""
+"""Small versions of the systems with pools, trees and a convolutional stack: each shows in seconds what it is for."""
 
 from __future__ import annotations
 
@@ -47,6 +47,16 @@ def test_under_tree_groups_a_unit_is_active_only_below_active_ones(small: Any) -
     inner = (parent >= 0).nonzero().flatten()
     assert used.double().mean() > 0.02
     assert bool((used[:, parent[inner]] | ~used[:, inner]).all())
+
+
+def test_under_pools_of_four_few_pools_are_active_and_those_whole(small: Any) -> None:
+    pools = {"type": "group", "size": 4, "weight": 1.5}
+    units = {"model.decoder.units": 64, "phases.learn.epochs": 3}
+    run = small("sparse-coding-patches", **FEW, **units, **{"energy.sparsity": pools})
+    used = active(run).view(-1, 16, 4)
+    in_use = used.any(2)
+    assert 0.02 < in_use.double().mean() < 0.3
+    assert bool(used[in_use].all())
 
 
 def test_features_of_a_convolutional_stack_are_told_apart_from_few_labels(small: Any) -> None:

@@ -52,7 +52,6 @@ def report_phases(report: CheckReport) -> list[str]:
 def _model(report: CheckReport, console: Console) -> None:
     samples = ", ".join(f"{name} {count:,}" for name, count in report.info.samples.items())
     classes = f", {report.info.classes} classes" if report.info.classes else ""
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in report.solver_settings.items())
     parts = f"encoder {report.encoder or 'none'}, decoder {report.decoder or 'none'}"
     rows = table("", "")
     rows.show_header = False
@@ -62,10 +61,15 @@ def _model(report: CheckReport, console: Console) -> None:
     rows.add_row("code", f"{shape(report.code_shape)}; {parts}")
     if report.pool is not None or report.layer:
         rows.add_row("features", f"{shape(report.features_shape)}; pool {report.pool or 'none'}")
-    rows.add_row("inference", f"{report.solver}: {settings}")
+    rows.add_row("inference", f"{report.solver}: {_settings(report.solver_settings)}")
+    rows.add_row("learning", f"{report.learner}: {_settings(report.learner_settings)}")
     rows.add_row("backend", report.backend + (f"; codes by its kernel '{report.kernel}'" if report.kernel else ""))
     console.print(rows)
     console.print()
+
+
+def _settings(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
 def _parameters(report: CheckReport, console: Console) -> None:
