@@ -59,8 +59,8 @@ class Cardinality(Structure):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Groups(Structure):
-    """Σ_j weight_j ‖a_j ∘ z_{P_j}‖₂ over pools P_j of the flattened code.
+class Pooled(Structure):
+    """Base of sums over pools P_j of the flattened code.
 
     index: (pools, size) int64 unit numbers, padded with −1. weight: (pools,) ≥ 0.
     scale: (pools, size) the entries' weights a within their pool, None for ones.
@@ -71,8 +71,21 @@ class Groups(Structure):
     index: Tensor
     disjoint: bool
     scale: Tensor | None = None
-    non_negative: bool = False
     sheet: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Groups(Pooled):
+    """Σ_j weight_j ‖a_j ∘ z_{P_j}‖₂, with z ≥ 0 where non_negative."""
+
+    non_negative: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothedGroups(Pooled):
+    """Σ_j weight_j √(‖a_j ∘ z_{P_j}‖₂² + smoothing)."""
+
+    smoothing: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from groundstate.report.material import Material, render
 from groundstate.report.pictures import Pixels, as_pictures, columns_for, picture, sheet, signed_tiles
 from groundstate.report.windows import shared_and_local
 from groundstate.report.words import number
-from groundstate.structure import Groups, Inhibition, Tree
+from groundstate.structure import Inhibition, Pooled, Tree
 
 MOST = 1024
 """Filters shown at most,"""
@@ -52,7 +52,7 @@ def dictionary(material: Material) -> Dictionary | None:
     else:
         order, reason = torch.arange(len(columns)), "in the order of the units"
     forms = [term.structure() for term in material.model.energy.terms.values()]
-    sides = next((form.sheet for form in forms if isinstance(form, Groups) and form.sheet), None)
+    sides = next((form.sheet for form in forms if isinstance(form, Pooled) and form.sheet), None)
     if sides is not None and sides[0] * sides[1] == len(columns):
         return Dictionary(columns, order, f"on their {sides[0]}×{sides[1]} sheet", tuple(shape), sides)
     return Dictionary(columns, order, reason, tuple(shape))
@@ -62,7 +62,7 @@ def _numbered(material: Material) -> bool:
     """Whether units are related by their numbers: pools, trees, or inhibition that is given."""
     for term in material.model.energy.terms.values():
         match term.structure():
-            case Groups() | Tree():
+            case Pooled() | Tree():
                 return True
             case Inhibition():
                 return not any(spec.direction == "ascend" for _, _, spec in term.declared())

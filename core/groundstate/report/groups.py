@@ -17,7 +17,7 @@ from groundstate.report.filters import Dictionary, dictionary
 from groundstate.report.material import Material, render
 from groundstate.report.pictures import as_pictures, picture, sheet, signed_tiles, tinted
 from groundstate.report.words import count, number, percent
-from groundstate.structure import Groups
+from groundstate.structure import Pooled, SmoothedGroups
 
 POOLS = 48
 """Pools whose filters are shown at most, the most used first,"""
@@ -39,12 +39,12 @@ def pools(material: Material) -> Markup | None:
     found = []
     for number_, (name, term) in enumerate(material.model.energy.terms.items()):
         form = term.structure()
-        if isinstance(form, Groups):
+        if isinstance(form, Pooled):
             found.append(_part(material, f"pools{number_}", name, form))
     return Markup().join(found) if found else None
 
 
-def use(active: Tensor, form: Groups) -> Use:
+def use(active: Tensor, form: Pooled) -> Use:
     """How pools are used in codes; active: (samples, units) bool."""
     padded = torch.nn.functional.pad(active.float(), (0, 1))
     index = torch.where(form.index < 0, active.shape[1], form.index).cpu()
@@ -58,8 +58,10 @@ def use(active: Tensor, form: Groups) -> Use:
     return Use(share, members)
 
 
-def _part(material: Material, key: str, name: str, form: Groups) -> Markup:
-    active = material.observed.code.flatten(1) != 0
+def _part(material: Material, key: str, name: str, form: Pooled) -> Markup:
+    # a smoothed norm leaves no entry at 0; below √ε it is hardly one
+    least = math.sqrt(form.smoothing) if isinstance(form, SmoothedGroups) else 0.0
+    active = material.observed.code.flatten(1).abs() > least
     used = use(active, form)
     shown = dictionary(material)
     if shown is not None and len(shown.columns) != active.shape[1]:
@@ -90,6 +92,7 @@ def _part(material: Material, key: str, name: str, form: Groups) -> Markup:
         chart=chart,
         pools=len(form.index),
         size=size,
+        least=least,
         sheet=form.sheet,
         disjoint=form.disjoint,
         dead=int((used.pools == 0).sum()),
@@ -126,7 +129,7 @@ def _orientation(filters: Tensor) -> tuple[str, Markup]:
     return said, picture(np.rint(255 * colours).clip(1, 255).astype(np.uint8), alt)
 
 
-def _by_pool(shown: Dictionary, form: Groups, used: Use) -> tuple[str, Markup]:
+def _by_pool(shown: Dictionary, form: Pooled, used: Use) -> tuple[str, Markup]:
     order = torch.argsort(used.pools, descending=True, stable=True)[:POOLS]
     index = form.index.cpu()[order][:, :MEMBERS]
     rows = torch.where((index >= 0)[:, :, None], shown.columns[index.clamp_min(0)], 0.0)
@@ -149,7 +152,7 @@ def _by_pool(shown: Dictionary, form: Groups, used: Use) -> tuple[str, Markup]:
     return what, picture(full, what)
 
 
-def alike(columns: Tensor, form: Groups) -> tuple[float, float] | None:
+def alike(columns: Tensor, form: Pooled) -> tuple[float, float] | None:
     """Mean |cos| between filters of one pool, and between any two; None where no pool has two units."""
     unit = torch.nn.functional.normalize(columns.double(), dim=1)
     index = form.index.cpu()

@@ -11,7 +11,19 @@ from groundstate.components import Decoder, Reconstruction, Regulariser
 from groundstate.data import Batch
 from groundstate.energy import Energy
 from groundstate.problem import Problem, Step
-from groundstate.structure import L1, Cardinality, Groups, Inhibition, LeastSquares, LinearMap, Ridge, Structure, Tree
+from groundstate.structure import (
+    L1,
+    Cardinality,
+    Groups,
+    Inhibition,
+    LeastSquares,
+    LinearMap,
+    Pooled,
+    Ridge,
+    SmoothedGroups,
+    Structure,
+    Tree,
+)
 from groundstate.testing.subject import Setting, generator
 
 
@@ -123,6 +135,9 @@ def value_of(form: Structure, z: Tensor) -> Tensor | None:
         case Groups():
             weight = torch.as_tensor(form.weight, dtype=z.dtype)
             value = (weight * _pools(form, flat).norm(dim=2)).sum(1)
+        case SmoothedGroups():
+            weight = torch.as_tensor(form.weight, dtype=z.dtype)
+            value = (weight * (_pools(form, flat).square().sum(2) + form.smoothing).sqrt()).sum(1)
         case Tree():
             weight = torch.as_tensor(form.weight, dtype=z.dtype).expand(flat.shape[1])
             value = torch.stack([weight[g] * flat[:, rows].norm(dim=1) for g, rows in _branches(form)]).sum(0)
@@ -132,7 +147,7 @@ def value_of(form: Structure, z: Tensor) -> Tensor | None:
     return value
 
 
-def _pools(form: Groups, flat: Tensor) -> Tensor:
+def _pools(form: Pooled, flat: Tensor) -> Tensor:
     """The pools' entries with their own weights, (batch, pools, size); 0 where a pool is padded."""
     entries = flat[:, form.index.clamp_min(0)] * (form.index >= 0)
     return entries if form.scale is None else entries * form.scale
@@ -152,7 +167,7 @@ def _branches(form: Tree) -> list[tuple[int, list[int]]]:
 
 
 def prox_of(form: Structure, v: Tensor, step: Step, z: Tensor) -> Tensor:
-    """argmin_u step·penalty(u) + ½‖u − v‖²; of an inhibition, majorised at z. Overlapping pools are not known here."""
+    """argmin_u step·penalty(u) + ½‖u − v‖²; of an inhibition or a smoothed norm, majorised at z. Overlapping pools are not known here."""
     flat = v.flatten(1)
     t = torch.as_tensor(step, dtype=v.dtype).expand(len(v), *[1] * (v.dim() - 1)).reshape(len(v), 1)
     if getattr(form, "non_negative", False):
@@ -171,6 +186,16 @@ def prox_of(form: Structure, v: Tensor, step: Step, z: Tensor) -> Tensor:
             for pool, row in enumerate(form.index.tolist()):
                 rows = [unit for unit in row if unit >= 0]
                 flat[:, rows] = _shrink(flat[:, rows], t * weight[pool])
+        case SmoothedGroups():
+            size = (_pools(form, z.flatten(1)).square().sum(2) + form.smoothing).sqrt()
+            weight = torch.as_tensor(form.weight, dtype=v.dtype).expand(len(form.index))
+            scale = torch.ones_like(form.index, dtype=v.dtype) if form.scale is None else form.scale.to(v.dtype)
+            shrink = torch.zeros_like(flat)
+            for pool, row in enumerate(form.index.tolist()):
+                for entry, unit in enumerate(row):
+                    if unit >= 0:
+                        shrink[:, unit] += weight[pool] * scale[pool, entry] ** 2 / size[:, pool]
+            flat = flat / (1 + t * shrink)
         case Tree():
             weight = torch.as_tensor(form.weight, dtype=v.dtype).expand(flat.shape[1])
             flat = flat.clone()

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from groundstate.components import Context, Memory, Regulariser
 from groundstate.problem import Step
-from groundstate.structure import L1, Groups, Structure
+from groundstate.structure import L1, Groups, Pooled, SmoothedGroups, Structure
 
 from . import disjoint, overlapping
 from .pools import PoolFields, Pools, flat_units, one_step_per_sample
@@ -96,6 +96,20 @@ class Layout:
         parts = self.parts(flat)
         return (parts if self.entries is None else parts * self.entries).square().sum(2)
 
+    def spread(self, values: Tensor) -> Tensor:
+        """Σ_P b_P²·value_P over the pools that each unit stands in, (batch, pools) → (batch, units)."""
+        if self.axes is not None:
+            return _along(values, [axis.T for axis in self.axes])
+        if self.members is not None:
+            return values @ self.members.T
+        parts = values[:, :, None].expand(-1, *self.index.shape)
+        if self.entries is not None:
+            parts = parts * self.entries.square()
+        if self.inverse is not None:
+            return self.whole(parts)
+        units = values.new_zeros(len(values), int(self.index.max()) + 1)
+        return units.index_add(1, self.index.flatten(), parts.flatten(1))
+
 
 def _along(values: Tensor, axes: Sequence[Tensor]) -> Tensor:
     """Sums over windows of a grid, one axis after another: (batch, units) → (batch, pools).
@@ -112,7 +126,7 @@ class Group(Regulariser):
     """Σ_j ‖a_j∘z_{P_j}‖₂ over pools P_j of units; the pools are fixed, never trained.
 
     Disjoint pools have a closed prox; overlapping ones are solved on the dual, with the multipliers kept between
-    calls. With z ≥ 0 the prox is that of max(v, 0): a norm of absolute values never changes a sign.
+    calls; smoothed norms are majorised by a quadratic at the current code. With z ≥ 0 the prox is that of max(v, 0): a norm of absolute values never changes a sign.
     """
 
     norm = True
@@ -130,7 +144,7 @@ class Group(Regulariser):
             ge=0,
             allow_inf_nan=False,
             description="ε of Σ_j √(‖z_j‖² + ε), as the field also writes it. It changes the energy: no unit is "
-            "exactly 0 any more; in return the term is smooth and needs no prox. 0: the norm itself",
+            "exactly 0 any more; in return its prox is cheap, whatever the pools. 0: the norm itself",
         )
 
         @model_validator(mode="after")
@@ -147,7 +161,7 @@ class Group(Regulariser):
         self.non_negative = self.config.non_negative
         if self.config.smoothing:
             self.norm = False
-            self.prox = None
+            self.prox = self._majorised_prox
             self.dual_norm = None
         self._layout: Layout | None = None
 
@@ -200,6 +214,13 @@ class Group(Regulariser):
         parts = disjoint.prox(layout.parts(flat), level[:, None] * layout.radius, layout.entries)
         return layout.whole(parts).view_as(v)
 
+    def _majorised_prox(self, v: Tensor, step: Step, z: Tensor) -> Tensor:
+        """The prox of the smoothed term majorised at z, where √(s + ε) ≤ √(s_z + ε) + (s − s_z)/(2√(s_z + ε))."""
+        layout = self.layout(z)
+        square = layout.squares(z.flatten(1))
+        slope = layout.radius / (square + self.config.smoothing / layout.radius.square()).sqrt()
+        return v / (1 + step * layout.spread(slope).view_as(z))
+
     def dual_norm(
         self, c: Tensor, z: Tensor | None = None, memory: Memory | None = None, tolerance: float = 1e-6
     ) -> Tensor:
@@ -224,19 +245,13 @@ class Group(Regulariser):
         """
         return all(isinstance(form, L1) for form in earlier)
 
-    def structure(self) -> Groups | None:
-        """The pools as a Groups structure; None where smoothing makes them another energy."""
+    def structure(self) -> Pooled:
+        pools, sheet = self.pools, self.config.sheet
+        weight = torch.ones(len(pools.index), dtype=torch.float64)
+        shared: dict[str, Any] = {"weight": weight, "index": pools.index, "scale": pools.scale, "sheet": sheet}
         if self.config.smoothing:
-            return None
-        pools = self.pools
-        return Groups(
-            weight=torch.ones(len(pools.index), dtype=torch.float64),
-            index=pools.index,
-            disjoint=pools.disjoint,
-            scale=pools.scale,
-            non_negative=self.non_negative,
-            sheet=self.config.sheet,
-        )
+            return SmoothedGroups(disjoint=pools.disjoint, smoothing=self.config.smoothing, **shared)
+        return Groups(disjoint=pools.disjoint, non_negative=self.non_negative, **shared)
 
     def formula(self) -> str:
         entry = "z_P" if self.config.window_weights == "flat" and not self.config.pool_weights else "a∘z_P"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from groundstate.components import Memory
@@ -15,7 +16,7 @@ from groundstate.errors import InputError, PluginError
 from groundstate.inference import solve
 from groundstate.problem import Problem
 from groundstate.structure import L1 as L1Form
-from groundstate.structure import Groups, Ridge
+from groundstate.structure import Groups, Ridge, SmoothedGroups
 from groundstate_plugins.regularisers import overlapping
 from groundstate_plugins.regularisers.group import Group
 from groundstate_plugins.regularisers.l1 import L1
@@ -91,10 +92,8 @@ def test_the_gradient_is_the_slope_and_0_at_a_pool_of_zeros(kind: str, laid: Lai
     assert not zero.grad.any()
 
 
-def test_a_smoothed_norm_has_a_gradient_everywhere_and_no_prox(laid: Laid) -> None:
+def test_a_smoothed_norm_has_a_gradient_everywhere(laid: Laid) -> None:
     term = laid(Group(sheet=(4, 6), window=(3, 3), window_weights="gaussian", smoothing=0.25), UNITS)
-    assert term.prox is None
-    assert term.structure() is None
     assert not term.norm
     z = normal(3, UNITS)
     expected = sum(
@@ -103,6 +102,40 @@ def test_a_smoothed_norm_has_a_gradient_everywhere_and_no_prox(laid: Laid) -> No
     )
     np.testing.assert_allclose(term.energy(z), expected, rtol=1e-12)
     assert torch.autograd.gradcheck(term.energy, torch.zeros(1, UNITS, dtype=torch.float64, requires_grad=True))
+
+
+SMOOTHED = {name: fields for name, fields in KINDS.items() if not fields.get("non_negative")}
+
+
+@pytest.mark.parametrize("kind", SMOOTHED)
+def test_a_smoothed_prox_majorises_at_the_code(kind: str, laid: Laid) -> None:
+    """Where the code itself is the minimum over u of step·energy + ½‖u − v‖², the prox gives it back, and only there."""
+    term = laid(Group(smoothing=0.05, **SMOOTHED[kind]), UNITS)
+    z = normal(4, UNITS).requires_grad_()
+    (slope,) = torch.autograd.grad(term.energy(z).sum(), z)
+    here = z.detach()
+    torch.testing.assert_close(term.prox(here + 0.7 * slope, 0.7, here), here)
+    v = normal(4, UNITS, seed=1)
+    cost = [0.7 * term.energy(u) + 0.5 * (u - v).square().sum(1) for u in (here, term.prox(v, 0.7, here))]
+    assert bool((cost[1] < cost[0]).all())
+
+
+@pytest.mark.parametrize("kind", SMOOTHED)
+def test_smoothed_codes_are_those_of_a_numerical_minimiser(kind: str, sparse_coding: MakeProblem) -> None:
+    term = Group(weight=0.2, smoothing=1e-3, **SMOOTHED[kind])
+    x, dictionary = normal(3, 14), normal(14, UNITS, seed=9)
+    problem = sparse_coding(x, dictionary / dictionary.norm(dim=0), {"groups": term})
+    solution = solve(problem, Fista(tolerance=1e-9, max_iterations=5000), problem.zeros())
+    assert solution.energy is not None
+
+    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        z = torch.from_numpy(flat).view(3, UNITS).requires_grad_()
+        energy = problem.value(z).sum()
+        (slope,) = torch.autograd.grad(energy, z)
+        return float(energy.detach()), slope.flatten().numpy()
+
+    found = minimize(value, np.zeros(3 * UNITS), jac=True, method="L-BFGS-B", options={"maxiter": 5000, "ftol": 1e-15})
+    assert float(solution.energy.sum()) == pytest.approx(found.fun, rel=1e-8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -288,6 +321,9 @@ def test_its_structure_says_the_pools(laid: Laid) -> None:
     assert not form.disjoint
     assert form.sheet == (4, 6)
     assert laid(Group(size=3, non_negative=True), UNITS).structure().disjoint
+    smoothed = laid(Group(sheet=(4, 6), window=(2, 2), smoothing=0.1), UNITS).structure()
+    assert isinstance(smoothed, SmoothedGroups)
+    assert smoothed.sheet == (4, 6)
 
 
 @pytest.mark.parametrize(
