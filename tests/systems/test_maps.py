@@ -35,6 +35,15 @@ def test_pools_on_a_torus_bring_like_filters_together(small: Any) -> None:
     assert ordered < 0.85 * chance
 
 
+def test_local_filters_on_a_sheet_form_one_map(small: Any) -> None:
+    few = {"data.size": 20, "data.train": 2000, "data.validation": 20, "data.test": 20}
+    run = small("local-sheet-photos", **few, **{"energy.sparsity.sheet": [24, 24]})
+    found = OrientationMap.of(run.model.decoder.atoms().detach()[0, :, :, 0], wrap=False)
+    chance = found.shuffled(torch.Generator().manual_seed(0))
+    assert found.orientation_ratio() < 0.8
+    assert int(found.pinwheels().abs().sum()) < 0.6 * int(chance.pinwheels().abs().sum())
+
+
 def test_inhibition_between_distant_units_makes_neighbours_alike(small: Any) -> None:
     few = {**FEW, "data.train": 20000, "backend.type": "cpu-native"}
     assert ratio(small("inhibition-by-distance-patches", **few), 1, 64) < 0.8

@@ -167,7 +167,10 @@ def _branches(form: Tree) -> list[tuple[int, list[int]]]:
 
 
 def prox_of(form: Structure, v: Tensor, step: Step, z: Tensor) -> Tensor:
-    """argmin_u step·penalty(u) + ½‖u − v‖²; of an inhibition or a smoothed norm, majorised at z. Overlapping pools are not known here."""
+    """argmin_u step·penalty(u) + ½‖u − v‖²; of an inhibition or a smoothed norm, majorised at z.
+
+    Norms of overlapping pools are not known here.
+    """
     flat = v.flatten(1)
     t = torch.as_tensor(step, dtype=v.dtype).expand(len(v), *[1] * (v.dim() - 1)).reshape(len(v), 1)
     if getattr(form, "non_negative", False):

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from groundstate.components import Context, Decoder
 from groundstate.parameters import NormBound
-from groundstate_plugins.local import SheetFields, by_position, filters_by_position, sheet_shape
+from groundstate_plugins.local import SheetFields, by_position, filters_by_position, images_of, sheet_shape
 from groundstate_plugins.windows import Windows
 
 
@@ -40,7 +39,7 @@ class LocalDecoder(Decoder):
     def build(self, context: Context) -> None:
         """Make the filters, random of norm 1."""
         self._windows = windows = Windows.on(self.config, context.input_shape)
-        self._image = context.input_shape[1:]
+        self._sides = context.input_shape[1], context.input_shape[2]
         shape = (*sheet_shape(self.config, windows), windows.channels, windows.size, windows.size)
         filters = context.randn(*shape)
         filters /= filters.flatten(3).norm(dim=3)[..., None, None, None]
@@ -51,14 +50,10 @@ class LocalDecoder(Decoder):
 
     def forward(self, z: Tensor) -> Tensor:
         """z: (batch, maps, rows, columns). Returns (batch, channels, height, width)."""
-        windows, block = self._windows, self.config.block
-        filters = filters_by_position(self.filters, block)
-        # (positions, pixels, batch): one small product per position
-        patches = torch.bmm(filters.transpose(1, 2), by_position(z, block))
-        decoded: Tensor = functional.fold(
-            patches.permute(2, 1, 0), self._image, windows.size, padding=windows.padding, stride=windows.stride
-        )
-        return decoded
+        filters = filters_by_position(self.filters, self.config.block)
+        # one small product per position
+        patches = torch.bmm(filters.transpose(1, 2), by_position(z, self.config.block))
+        return images_of(patches, self._windows, self._sides)
 
     def atoms(self) -> Tensor:
         return self.filters

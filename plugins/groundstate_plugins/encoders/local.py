@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.nn import functional
 
 from groundstate.components import Code, Context, Encoder
 from groundstate.errors import InputError
 from groundstate_plugins.encoders.rectified import Activation, activate, first_filters
-from groundstate_plugins.local import SheetFields, filters_by_position, on_sheet, sheet_shape
+from groundstate_plugins.local import SheetFields, filters_by_position, on_sheet, patches_of, sheet_shape
 from groundstate_plugins.windows import Windows
 
 
@@ -41,7 +40,7 @@ class LocalEncoder(Encoder):
 
     def build(self, context: Context) -> None:
         """Make E, b and g; E from the decoder's filters where they have its shape, else random of norm 1."""
-        windows = Windows.on(self.config, context.input_shape)
+        self._windows = windows = Windows.on(self.config, context.input_shape)
         shape = sheet_shape(self.config, windows)
         if shape != context.code_shape:
             raise InputError(
@@ -56,9 +55,8 @@ class LocalEncoder(Encoder):
     def forward(self, x: Tensor) -> Code:
         """x: (batch, channels, height, width). Shares what comes before the nonlinearity."""
         config = self.config
-        patches = functional.unfold(x, config.size, padding=config.padding, stride=config.stride)
         filters = filters_by_position(self.filters, config.block)
-        units = torch.bmm(patches.permute(2, 0, 1), filters.transpose(1, 2))
+        units = torch.bmm(filters, patches_of(x, self._windows))
         rows, columns = self.bias.shape[1:]
         before = on_sheet(units, (config.maps, rows, columns), config.block) + self.bias
         return Code(activate(before, config.activation) * self.gain, pre_activation=before)

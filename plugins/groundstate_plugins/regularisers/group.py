@@ -126,7 +126,8 @@ class Group(Regulariser):
     """Σ_j ‖a_j∘z_{P_j}‖₂ over pools P_j of units; the pools are fixed, never trained.
 
     Disjoint pools have a closed prox; overlapping ones are solved on the dual, with the multipliers kept between
-    calls; smoothed norms are majorised by a quadratic at the current code. With z ≥ 0 the prox is that of max(v, 0): a norm of absolute values never changes a sign.
+    calls; smoothed norms are majorised by a quadratic at the current code. With z ≥ 0 the prox is that of max(v, 0):
+    a norm of absolute values never changes a sign.
     """
 
     norm = True

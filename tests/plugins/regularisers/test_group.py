@@ -109,7 +109,7 @@ SMOOTHED = {name: fields for name, fields in KINDS.items() if not fields.get("no
 
 @pytest.mark.parametrize("kind", SMOOTHED)
 def test_a_smoothed_prox_majorises_at_the_code(kind: str, laid: Laid) -> None:
-    """Where the code itself is the minimum over u of step·energy + ½‖u − v‖², the prox gives it back, and only there."""
+    """A code that is stationary comes back as it is; any other point is left for a lower one."""
     term = laid(Group(smoothing=0.05, **SMOOTHED[kind]), UNITS)
     z = normal(4, UNITS).requires_grad_()
     (slope,) = torch.autograd.grad(term.energy(z).sum(), z)
