@@ -66,7 +66,8 @@ class Kernel(Protocol):
 
     It stands in for a solver that is content with ``any_minimiser``: it iterates from start in its own way until
     each sample's certificate reaches ``config.tolerance``, or for ``config.max_iterations``, and starts and stops
-    each sample for itself. An attribute ``name`` tells ``check`` and ``doctor`` what it is.
+    each sample for itself. Where it can do no more for a sample before either, and its certificate says so, the solver
+    goes on with that sample. An attribute ``name`` tells ``check`` and ``doctor`` what it is.
     """
 
     def __call__(self, problem: Problem, start: Tensor, config: Solver.Config) -> Solved:
@@ -135,12 +136,33 @@ def _solve_at_once(
         # a callback follows iterations, so it gets the solver's own
         kernel = kernel_of(backend, solver, problem) if callback is None else None
         if kernel is not None:
-            solved = kernel(problem, start, solver.config)
+            solved = _carried_on(problem, solver, kernel(problem, start, solver.config))
         else:
             solved = Solved(*_iterated(problem, solver, start, callback))
     if solver.config.differentiate == "implicit":
         solved = replace(solved, code=attach_implicit(problem, solved.code))
     return _finish(problem, solved, certify)
+
+
+def _carried_on(problem: Problem, solver: Solver[Any], solved: Solved) -> Solved:
+    """The same, but for samples that a kernel gave up above the tolerance: these by the solver's own iterations."""
+    config = solver.config
+    if solved.certificate is None:
+        return solved
+    code, iterations, certificate, energy = solved.code, solved.iterations, solved.certificate, solved.energy
+    rows = ((certificate.relative > config.tolerance) & (iterations < config.max_iterations)).nonzero().flatten()
+    if not len(rows):
+        return solved
+    found, more, reached = _iterated(problem.select(rows), solver, code[rows], None)
+    better = (reached.relative < certificate.relative[rows]).nonzero().flatten()
+    rows = rows[better]
+    code = code.index_copy(0, rows, found[better])
+    iterations = iterations.index_add(0, rows, more[better])
+    value = certificate.value.index_copy(0, rows, reached.value[better].to(certificate.value))
+    relative = certificate.relative.index_copy(0, rows, reached.relative[better].to(certificate.relative))
+    if energy is not None:
+        energy = energy.index_copy(0, rows, problem.select(rows).value(code[rows]).to(energy))
+    return Solved(code, iterations, Certificate(certificate.kind, value, relative), energy)
 
 
 def in_parts(problem: Problem, start: Tensor, run: Callable[[Problem, Tensor], Solution]) -> Solution:

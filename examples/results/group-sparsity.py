@@ -67,7 +67,7 @@ def measure(lab: Lab) -> None:
     above: dict[str, Values] = {}
     for name, fields in NORMS.items():
         term = Group(**fields)
-        found = infer(x, dictionary=dictionary, terms=[term], tolerance=TOLERANCE)
+        found = infer(x, dictionary=dictionary, terms=[term], tolerance=TOLERANCE, backend="cpu-native")
         assert found.certificate is not None
         cones = cones_of(term)
         matrix, scale = dictionary.numpy(), 0.5 * x.square().sum(1).numpy()

@@ -435,10 +435,35 @@ def test_what_a_kernel_certifies_is_not_computed_again() -> None:
         def kernel(self, structure: ProblemStructure) -> Kernel | None:
             return lambda problem, start, config: Solved(start, torch.ones(2), known, torch.tensor([3.0, 4.0]))
 
-    solution = solve(problem, Auto(), start, backend=Knows())
+    solution = solve(problem, Auto(tolerance=0.2), start, backend=Knows())
     assert solution.certificate is known
     assert solution.energy is not None
     assert solution.energy.tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(("done", "goes_on"), [(3, True), (10_000, False)])
+def test_the_solver_goes_on_where_a_kernel_gave_up(done: int, goes_on: bool) -> None:
+    problem = problem_of(model_of(sparse()), inputs_of(3))
+    best = solve(problem, Auto(tolerance=1e-6), problem.zeros())
+
+    def kernel(problem: Problem, start: Tensor, config: Solver.Config) -> Solved:
+        # the first sample is at the optimum, the others are nowhere
+        code = torch.cat([best.code[:1], start[1:]])
+        iterations = torch.full((3,), done)
+        return Solved(code, iterations, problem.certificate(code), problem.value(code))
+
+    class Weak(Cpu):
+        def kernel(self, structure: ProblemStructure) -> Kernel | None:
+            return kernel
+
+    found = solve(problem, Auto(tolerance=1e-6, max_iterations=10_000), problem.zeros(), backend=Weak())
+    assert found.certificate is not None
+    assert found.energy is not None
+    assert torch.equal(found.code[0], best.code[0])
+    assert found.iterations[0] == done
+    torch.testing.assert_close(found.energy, problem.value(found.code))
+    assert bool((found.certificate.relative[1:] <= 1e-6).all()) == goes_on
+    assert bool((found.iterations[1:] > done).all()) == goes_on
 
 
 def test_a_solver_named_for_its_iterations_keeps_them_on_a_backend_with_a_kernel() -> None:
