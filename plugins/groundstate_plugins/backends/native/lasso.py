@@ -4,6 +4,10 @@ Coordinate descent in float32 along a falling threshold guesses the support; the
 form from the inverse Gram matrix (float64), and the way to it ends at the first entry that would change its sign,
 which leaves; units whose correlation exceeds λ join (Osborne, Presnell & Turlach 2000). The energy falls in each
 step, and the last one is exact.
+
+Where the support grows to half as many units as inputs before the threshold has come down to λ, the guess would be
+bad: most of its units would leave again. Coordinate descent ends there, and the active set goes on along the falling
+threshold, with one such step for each.
 """
 
 from __future__ import annotations
@@ -28,8 +32,12 @@ CAPACITY = 1024
 """Units of one active set; a code with more is finished by coordinate descent."""
 RATIO = np.float32(0.7)
 """From one threshold of the path to the next."""
-JOINS = 60
+STEP = 0.8
+"""The same for the active set."""
+JOINS = 1000
 """Times that units may join before coordinate descent makes a new guess."""
+LOST = 1e-3
+"""The inverse is built anew where its minimiser's correlations are off by this share of the threshold."""
 SWEEPS = 5
 CARE = 30
 """Sweeps of coordinate descent in float64, where the active set stalls."""
@@ -56,6 +64,7 @@ def solve(structure: ProblemStructure, problem: Problem, start: Tensor, config: 
     gram.diagonal().add_(ridge)
     grams = gram.numpy(), gram.float().numpy()
     capacity = min(units, CAPACITY, units if ridge else len(matrix)) + 8
+    most = len(matrix) // 2
     code = torch.zeros(len(x), units, dtype=start.dtype)
     figures = torch.zeros(3, len(x), dtype=torch.float64)
     iterations = torch.zeros(len(x), dtype=torch.int64)
@@ -72,7 +81,7 @@ def solve(structure: ProblemStructure, problem: Problem, start: Tensor, config: 
         found = figures[:, rows].numpy()
 
         def work(first: int, end: int, arrays: list[NDArray[np.float64]] = arrays, found: Matrix = found) -> None:
-            _block(*grams, *(part[first:end] for part in arrays), found[:, first:end], capacity, *settings)
+            _block(*grams, *(part[first:end] for part in arrays), found[:, first:end], capacity, most, *settings)
 
         in_blocks(work, len(some), BLOCK)
     gap, energy, half = figures.to(start.dtype)
@@ -90,8 +99,9 @@ def _path(
     count: int,
     level: np.float32,
     non_negative: bool,
-) -> int:
-    """Coordinate descent along a falling threshold; how many units are listed as active."""
+    most: int,
+) -> tuple[int, float]:
+    """Coordinate descent along a falling threshold, with at most so many units; how many are active, and for which."""
     units = pull.shape[0]
     threshold = np.float32(0)
     for i in range(units):
@@ -106,6 +116,8 @@ def _path(
                 active[count] = i
                 beyond = pull[i] > threshold if non_negative else abs(pull[i]) > threshold
                 count += int(beyond & (listed[i] == 0))
+            if 0 < before < count and count > most:
+                return before, threshold / RATIO
             for i in range(before, count):
                 listed[active[i]] = 1
             for i in range(count):
@@ -119,7 +131,7 @@ def _path(
                     for j in range(units):
                         pull[j] -= move * row[j]
         if threshold <= level:
-            return count
+            return count, threshold
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
@@ -239,6 +251,7 @@ def _block(
     iterations: NDArray[np.int64],
     figures: Matrix,
     capacity: int,
+    most: int,
     level: float,
     non_negative: bool,
     warm: bool,
@@ -274,12 +287,14 @@ def _block(
                     count += 1
                     for j in range(units):
                         pull[j] -= z32[i] * gram32[i, j]
-        count = _path(gram32, pull, z32, active, listed, count, np.float32(level), non_negative)
+        allowed = units if count else most
+        count, now = _path(gram32, pull, z32, active, listed, count, np.float32(level), non_negative, allowed)
+        now = level if now <= np.float32(level) else np.float64(now)
         for i in range(count):
             dense[active[i]] = z32[active[i]]
             z32[active[i]] = 0
             listed[active[i]] = 0
-        best, rounds, done = np.inf, 0, False
+        best, rounds, attempt, done = np.inf, 0, 0, False
         while not done:
             size = 0
             for i in range(units):
@@ -289,13 +304,14 @@ def _block(
                     listed[i] = 1
                     size += 1
             for i in range(size):
-                g[i] = drive[chosen[i]] - level * sign[i]
+                g[i] = drive[chosen[i]] - now * sign[i]
             product(inverse, g, x, size)
-            joined = 1
-            attempt = 0
-            while joined and attempt < JOINS:
-                rounds += 1
-                attempt += 1
+            joined, lost = 1, False
+            while (joined and attempt < JOINS) or now > level:
+                final = now <= level
+                rounds += int(final)
+                attempt += int(final)
+                before, now = now, max(level, now * STEP)
                 for i in range(size):
                     listed[chosen[i]] = 0
                 size = _descend(z, x, sign, chosen, size, inverse, u)
@@ -307,22 +323,26 @@ def _block(
                     codes[row, chosen[i]] = 0
                     subtract(c, gram[chosen[i]], z[i])
                 gap, energy = _gap(c, drive, z, chosen, size, half, level, non_negative)
-                done = gap <= tolerance * half or rounds >= limit
-                if done:
+                done = final and (gap <= tolerance * half or rounds >= limit)
+                off = 0.0
+                for i in range(size):
+                    off = max(off, abs(c[chosen[i]] - before * sign[i]))
+                lost = off > LOST * before
+                if done or lost:
                     break
                 for i in range(size):  # what rounding left of the optimality on the support
-                    g[i] = c[chosen[i]] - level * sign[i]
+                    g[i] = c[chosen[i]] - now * sign[i]
                 product(inverse, g, u, size)
                 for i in range(size):
                     x[i] = z[i] + u[i]
                 joined = 0
                 for i in range(units):
-                    if (c[i] if non_negative else abs(c[i])) <= level or listed[i]:
+                    if (c[i] if non_negative else abs(c[i])) <= now or listed[i]:
                         continue
                     over = drive[i]
                     for j in range(size):
                         over -= gram[i, chosen[j]] * x[j]
-                    if over * c[i] <= 0 or abs(over) <= level:
+                    if over * c[i] <= 0 or abs(over) <= now:
                         continue
                     outcome = join(gram, chosen, size, i, inverse, u, g)
                     if outcome == DEPENDENT and joined == 0:
@@ -332,13 +352,13 @@ def _block(
                             continue
                         size = left
                         for j in range(size):
-                            g[j] = drive[chosen[j]] - level * sign[j]
+                            g[j] = drive[chosen[j]] - now * sign[j]
                         product(inverse, g, x, size)
                         joined = 1
                         break
                     if outcome == JOINED:
                         sign[size] = 1.0 if over > 0 else -1.0
-                        x[size] = (over - level * sign[size]) * inverse[size, size]
+                        x[size] = (over - now * sign[size]) * inverse[size, size]
                         subtract(x[:size], u[:size], x[size])
                         z[size] = 0.0
                         listed[i] = 1
@@ -348,11 +368,11 @@ def _block(
             for i in range(size):
                 dense[chosen[i]] = z[i]
                 listed[chosen[i]] = 0
-            if not done:
+            if not done and not (lost and attempt < JOINS):
                 done = not gap < 0.5 * best  # no way to go on in this precision
-                best = min(best, gap)
-            if not done:
-                _careful(gram, drive, c, dense, level, non_negative)
+                best, attempt = min(best, gap), 0
+                if not done:
+                    _careful(gram, drive, c, dense, level, non_negative)
         for i in range(size):
             codes[row, chosen[i]] = z[i]
             dense[chosen[i]] = 0.0

@@ -71,6 +71,16 @@ def test_the_certificate_is_true(non_negative: bool, ridge: float, dtype: torch.
     torch.testing.assert_close(found.energy, generic.energy, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("twice", [False, True])
+@pytest.mark.parametrize("non_negative", [False, True])
+def test_supports_as_large_as_the_input_are_exact(non_negative: bool, twice: bool) -> None:
+    x, d = draw(20, 40), torch.nn.functional.normalize(draw(40, 160, seed=1), dim=0)
+    d = torch.cat([d, d], 1) if twice else d
+    found = native(x, d, L1(weight=0.01, non_negative=non_negative), tolerance=1e-10)
+    assert float((found.code != 0).double().sum(1).mean()) > 30
+    assert float(gap_of(x, d, found.code, 0.01, non_negative=non_negative).max()) <= 1.1e-10
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     inputs=some.integers(1, 9),
