@@ -38,15 +38,15 @@ def solve(structure: ProblemStructure, problem: Problem, start: Tensor, config: 
     count = min(penalty.count for penalty in structure.penalties if isinstance(penalty, Cardinality))
     quadratic = Quadratic.of(structure, problem)
     by_decrease = getattr(config, "choose", "decrease") == "decrease"
-    code, iterations = np.zeros_like(quadratic.drive), np.ones(len(quadratic.drive), np.int64)
-    energy, residual = np.zeros(len(code)), np.zeros(len(code))
+    code, iterations = np.zeros(quadratic.drive.shape), np.ones(len(quadratic.drive), np.int64)
+    energy, residual, strongest = np.zeros((3, len(code)))
     curvature = problem.lipschitz().value
 
     def work(first: int, end: int) -> None:
         rows = slice(first, end)
         pursue(
             *(quadratic.gram, quadratic.drive[rows], quadratic.half[rows], code[rows], energy[rows], residual[rows]),
-            *(count, by_decrease, curvature),
+            *(strongest[rows], count, by_decrease, curvature),
         )
 
     in_blocks(work, len(code), BLOCK)
@@ -54,8 +54,7 @@ def solve(structure: ProblemStructure, problem: Problem, start: Tensor, config: 
     if found.dtype != torch.float64:  # rounding moves a code off its fixed point
         return Solved(found, steps)
     value = torch.where(quadratic.broken, torch.nan, torch.from_numpy(residual))
-    largest_drive = torch.from_numpy(np.abs(quadratic.drive).max(1))
-    relative = value / largest_drive.clamp_min(torch.finfo(value.dtype).eps)
+    relative = value / torch.from_numpy(strongest).clamp_min(torch.finfo(value.dtype).eps)
     energies = torch.where(quadratic.broken, torch.nan, torch.from_numpy(energy))
     return Solved(found, steps, Certificate("residual", value, relative), energies)
 
@@ -87,6 +86,34 @@ def _fixed_point(z: Floats, c: Floats, chosen: Integers, taken: int, most: int, 
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FINITE)
+def _subtract(new: Floats, rows: Floats, unit: int) -> None:
+    """new −= Σ rows[k, unit]·rows[k], over four rows."""
+    one, two, three, four = rows[0], rows[1], rows[2], rows[3]
+    a, b, c, d = one[unit], two[unit], three[unit], four[unit]
+    for i in range(len(new)):
+        new[i] -= a * one[i] + b * two[i] + c * three[i] + d * four[i]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FINITE)
+def _advance(new: Floats, c: Floats, size: Floats, free: Floats, inverse: float, move: float) -> None:
+    """Scale a chosen atom's products to length one, and take it off all correlations; size: their squares."""
+    for i in range(len(new)):
+        value = new[i] * inverse
+        left = c[i] - move * value
+        new[i], c[i] = value, left
+        size[i] = left * left * free[i]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FINITE)
+def _divide(size: Floats, new: Floats, outside: Floats, least: Floats) -> None:
+    """Take a chosen atom off all squared norms, and divide the squared correlations by what is left of them."""
+    for i in range(len(new)):
+        left = outside[i] - new[i] * new[i]
+        outside[i] = left
+        size[i] /= max(left, least[i])
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FINITE)
 def pursue(
     gram: Floats,
     drive: Floats,
@@ -94,68 +121,72 @@ def pursue(
     code: Floats,
     energy: Floats,
     residual: Floats,
+    strongest: Floats,
     count: int,
     by_decrease: bool,
     curvature: float,
 ) -> None:
-    """Codes of some samples, of at most count atoms, with their energies and fixed-point residuals; in place.
+    """Codes of at most count atoms, energies, fixed-point residuals and largest correlations of some samples; in place.
 
-    gram: (units, units), DᵀD. drive: (samples, units), Dᵀx. half: (samples,), ½‖x‖². curvature: L, of the step 1/L.
+    gram: (units, units), DᵀD. drive: (samples, units), Dᵀx. half: (samples,), ½‖x‖². code: (samples, units), 0 before.
+    curvature: L, of the step 1/L.
     """
     units = len(gram)
     most = min(count, units)
-    # each atom's squared norm outside those chosen, which is 1/reach where the next one is chosen by it
-    outside, reach, least, free = np.empty(units), np.empty(units), np.empty(units), np.empty(units)
+    # each atom's squared norm, and that of its part outside those chosen
+    square, outside = np.empty(units), np.empty(units)
+    # what an atom's squared correlation is multiplied by: 0 where it may not come in
+    least, usable, free = np.empty(units), np.empty(units), np.empty(units)
     for i in range(units):
-        least[i] = max(DEPENDENT * gram[i, i], TINY)
+        square[i], least[i] = gram[i, i], max(DEPENDENT * gram[i, i], TINY)
+        usable[i] = 1.0 if gram[i, i] > TINY else 0.0
+        if not by_decrease:
+            usable[i] /= max(gram[i, i], TINY)
     # each chosen atom orthogonal to those before it, as its products with all atoms
     basis = np.empty((most, units))
     weight, chosen = np.empty(most), np.empty(most, np.int64)
     c = np.empty(units)
-    size, lane = np.zeros(-(-units // LANES) * LANES), np.empty(LANES)
+    lane, padded = np.empty(LANES), np.zeros(-(-units // LANES) * LANES)
+    size = padded[:units]
     for row in range(len(code)):
-        left, taken = half[row], 0
+        left, taken, top = half[row], 0, 0.0
+        c[:], outside[:], free[:] = drive[row], square, usable
         for i in range(units):
-            c[i], outside[i] = drive[row, i], gram[i, i]
-            free[i] = 1.0 if gram[i, i] > TINY else 0.0
-            reach[i] = free[i] / max(gram[i, i], TINY)
+            top = max(top, abs(c[i]))
+            size[i] = c[i] * c[i] * free[i]
+            if by_decrease:
+                size[i] /= max(square[i], least[i])
+        strongest[row] = top
         while taken < most:
-            for i in range(units):
-                size[i] = c[i] * c[i] * reach[i]
-            unit = largest(size, units, lane)
+            unit = largest(padded, units, lane)
             if size[unit] <= 1e-24 * half[row]:
                 break
-            free[unit], reach[unit] = 0.0, 0.0
-            if outside[unit] <= least[unit]:
+            free[unit], size[unit] = 0.0, 0.0
+            rest = outside[unit]
+            if not by_decrease:
+                for k in range(taken):
+                    rest -= basis[k, unit] ** 2
+            if rest <= least[unit]:
                 continue
             new = basis[taken]
             for i in range(units):
                 new[i] = gram[unit, i]
-            pairs = taken - taken % 2
-            for k in range(0, pairs, 2):  # two at a time: half the passes over ``new``
-                a, b, old, other = basis[k, unit], basis[k + 1, unit], basis[k], basis[k + 1]
-                for i in range(units):
-                    new[i] -= a * old[i] + b * other[i]
-            if pairs < taken:
-                a, old = basis[pairs, unit], basis[pairs]
+            last = taken - taken % 4
+            for k in range(0, last, 4):  # a quarter of the passes over ``new``
+                _subtract(new, basis[k : k + 4], unit)
+            for k in range(last, taken):
+                a, old = basis[k, unit], basis[k]
                 for i in range(units):
                     new[i] -= a * old[i]
-            inverse = 1.0 / outside[unit] ** 0.5
+            inverse = 1.0 / rest**0.5
             move = c[unit] * inverse
-            for i in range(units):
-                new[i] *= inverse
-            for i in range(units):
-                c[i] -= move * new[i]
-            for i in range(units):
-                outside[i] -= new[i] * new[i]
+            _advance(new, c, size, free, inverse, move)
             if by_decrease:
-                for i in range(units):
-                    reach[i] = free[i] / max(outside[i], least[i])
+                _divide(size, new, outside, least)
             weight[taken], chosen[taken] = move, unit
             left -= 0.5 * move * move
             taken += 1
         # back substitution: the factor's entry (later, earlier) is basis[earlier, chosen[later]]
-        code[row, :] = 0.0
         for k in range(taken - 1, -1, -1):
             value = weight[k]
             for later in range(k + 1, taken):

@@ -42,18 +42,23 @@ class Quadratic:
     @classmethod
     def of(cls, structure: ProblemStructure, problem: Problem, order: Integers | None = None) -> Quadratic:
         matrix = structure.dictionary.matrix.detach().double()
-        order = np.arange(matrix.shape[1]) if order is None else order
-        matrix = matrix[:, torch.from_numpy(order)]
+        if order is None:
+            order = np.arange(matrix.shape[1])
+        else:
+            matrix = matrix[:, torch.from_numpy(order)]
         weight = float(structure.data.weight)
         ridge = sum(float(penalty.weight) for penalty in structure.penalties if isinstance(penalty, Ridge))
         x = problem.batch.x.detach().flatten(1).double()
-        broken = ~torch.isfinite(x).all(1)
-        if bool(broken.any()):
+        squares = torch.linalg.vecdot(x, x)
+        broken = ~torch.isfinite(squares)
+        if bool(broken.any()):  # or large alone
+            broken = ~torch.isfinite(x).all(1)
             x = torch.where(broken[:, None], 0.0, x)
-        gram = weight * (matrix.T @ matrix)
+            squares = torch.where(broken, 0.0, squares)
+        gram = (matrix.T @ matrix).mul_(weight)
         gram.diagonal().add_(ridge)
-        drive = weight * (x @ matrix)
-        half = 0.5 * weight * x.square().sum(1)
+        drive = x @ (weight * matrix)
+        half = 0.5 * weight * squares
         return cls(gram.contiguous().numpy(), drive.numpy(), half.numpy(), order, broken)
 
     def start(self, start: Tensor) -> Floats:
