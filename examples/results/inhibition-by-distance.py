@@ -1,7 +1,7 @@
-"""Lateral inhibition by hand: 64 units on a ring, S between all that are more than nine places apart.
+"""Lateral inhibition by hand: 64 units on a ring, S between all that are more than four places apart.
 
 The mean orientation difference between neighbours is divided by that between all pairs of units; a control is trained
-the same way without inhibition.
+the same way without inhibition. Reach, strength and forgetting were chosen with seeds 100 to 102.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from groundstate.orientation import OrientationMap
 
-STRENGTHS = {"with S": 1.0, "control, S = 0": 0.0}
+STRENGTHS = {"with S": 3.0, "control, S = 0": 0.0}
 
 
 def measure(lab: Lab) -> None:
