@@ -6,8 +6,8 @@ groups of four units; each with and without a classifier on the code, at five st
 Rate, in bits per code. Noise: the divergence of the code's Gaussian from the standard normal, what bits-back coding
 takes. Sparse codes: each unit is rounded to multiples of a step, and the rate is the sum over the units of the
 empirical entropies of the rounded values, what an entropy coder with a table per unit takes. The step is the one at
-which rounding makes the distortion of validation images a tenth larger. Distortion is measured with what the rate pays
-for: with the noise, or with the rounded code. Both rates treat units as independent.
+which rounding makes the distortion of validation images a tenth larger. Distortion and the classifier's error are
+measured with what the rate pays for: with the noise, or with the rounded code. Both rates treat units as independent.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,13 +40,20 @@ SHARED: Mapping[str, Any] = {
 SPARSE = {"model.encoder": {"type": "linear", "activation": "soft-threshold"}, "model.decoder.constraint": "sphere"}
 NOISE = {"model.encoder.hidden": []}
 KINDS: Mapping[str, tuple[Mapping[str, Any], str, tuple[float, ...]]] = {
-    "noise": (NOISE, "energy.divergence.weight", (0.012, 0.006, 0.003, 0.0015, 0.0008)),
-    "L1": (SPARSE, "energy.sparsity.weight", (0.12, 0.09, 0.07, 0.05, 0.035)),
-    "groups": (SPARSE, "energy.sparsity.weight", (0.17, 0.13, 0.1, 0.075, 0.05)),
+    "noise": (NOISE, "energy.divergence.weight", (0.0145, 0.0065, 0.0035, 0.002, 0.0012)),
+    "L1": (SPARSE, "energy.sparsity.weight", (0.1, 0.08, 0.065, 0.05, 0.031)),
+    "groups": (SPARSE, "energy.sparsity.weight", (0.19, 0.12, 0.095, 0.075, 0.05)),
 }
 TERMS = {"noise": {}, "L1": {"type": "l1"}, "groups": {"type": "group", "size": 4}}
-RATES = (15, 20, 30, 50, 70)
+RATES = (12, 20, 30, 50, 75)
+"""Bits per code at which all are compared; every arm's strengths reach from below the first to above the last."""
+ROW = 30
+"""Bits per code of the rows."""
 EXCESS = 1.1
+
+
+Quantity = Literal["distortion", "error"]
+QUANTITIES: Mapping[Quantity, str] = {"distortion": "unexplained", "error": "test error"}
 
 
 @dataclass(frozen=True)
@@ -58,16 +65,22 @@ class Measured:
     error: float
 
 
+Curve = list[Measured]
+Curves = Mapping[tuple[str, bool], list[Curve]]
+"""By kind and whether with classifier: one curve for each seed."""
+
+
 def measure(lab: Lab) -> None:
     data = {"data.path": str(lab.data("mnist"))}
-    curves: dict[tuple[str, bool], list[list[Measured]]] = {}
+    curves: dict[tuple[str, bool], list[Curve]] = {}
     for kind in KINDS:
         for task in (False, True):
             curves[kind, task] = [family(lab, kind, task, seed, data) for seed in lab.seeds]
-            said = f"{kind}, {'with' if task else 'without'} classifier"
-            at = [interpolated(curve, 30) for curve in curves[kind, task]]
-            lab.row(f"unexplained at 30 bits, %: {said}", [100 * value for value in at])
-    lab.finding = f"{finding(curves)}\n\n{table(curves)}"
+    for quantity, said in QUANTITIES.items():
+        for (kind, task), found in curves.items():
+            if task or quantity == "distortion":
+                lab.row(f"{said} at {ROW} bits, %: {named(kind, task)}", at(found, ROW, quantity))
+    lab.finding = "\n\n".join([finding(curves), *(table(curves, quantity) for quantity in QUANTITIES)])
     lab.picture(
         draw(curves),
         "Left: what a code of so many bits leaves unexplained, without (lines) and with (dashes) a classifier. Right: "
@@ -75,7 +88,7 @@ def measure(lab: Lab) -> None:
     )
 
 
-def family(lab: Lab, kind: str, task: bool, seed: int, data: Mapping[str, Any]) -> list[Measured]:
+def family(lab: Lab, kind: str, task: bool, seed: int, data: Mapping[str, Any]) -> Curve:
     """One kind of limit at its five strengths, the strongest first."""
     own, key, strengths = KINDS[kind]
     found = []
@@ -85,53 +98,57 @@ def family(lab: Lab, kind: str, task: bool, seed: int, data: Mapping[str, Any]) 
             given |= {"energy.divergence": False, "energy.sparsity": TERMS[kind]}
         if not task:
             given["energy.classification"] = False
-        (run,) = lab.train("vae-mnist", {**given, key: strength}, label=label(kind, task), seeds=[seed])
+        label = f"{named(kind, task)}, five strengths"
+        (run,) = lab.train("vae-mnist", {**given, key: strength}, label=label, seeds=[seed])
         found.append(measured(run, kind))
     return found
 
 
-def label(kind: str, task: bool) -> str:
-    return f"{kind}{' + classifier' if task else ''}, five strengths"
+def named(kind: str, task: bool) -> str:
+    return f"{kind}{' + classifier' if task else ''}"
 
 
 def measured(run: Trained, kind: str) -> Measured:
-    error = run.metrics.get("test/classification/error", 0.0)
     if kind == "noise":  # inputs have norm 1, and the term is half the squared distance
+        error = run.metrics.get("test/classification/error", 0.0)
         return Measured(run.metrics["test/divergence/bits"], 2 * run.metrics["test/energy/reconstruction"], error)
     parts = run.opened().splits.parts()
     step = rounding(Coded.of(run, parts["validation"]))
-    bits, distortion = Coded.of(run, parts["test"]).rounded(step)
-    return Measured(bits, distortion, error)
+    return Coded.of(run, parts["test"]).rounded(step)
 
 
 @dataclass(frozen=True)
 class Coded:
-    """Inputs and their exact codes, found once. x: (m, n). code: (m, units)."""
+    """Inputs, their labels and their exact codes, found once. x: (m, n). code: (m, units)."""
 
     model: Model
     x: Tensor
+    y: Tensor
     code: Tensor
 
     @classmethod
     def of(cls, run: Trained, source: Source) -> Coded:
         with torch.no_grad():
-            return cls(run.model, source.read(torch.arange(len(source))).x, encode_source(run.model, source))
+            batch = source.read(torch.arange(len(source)))
+            return cls(run.model, batch.x, batch.fields["y"], encode_source(run.model, source))
 
-    def rounded(self, step: float) -> tuple[float, float]:
-        """Bits per code and distortion with units rounded to multiples of the step."""
+    def rounded(self, step: float) -> Measured:
+        """With units rounded to multiples of the step."""
         with torch.no_grad():
             whole = torch.round(self.code / step)
             distortion = (self.x - self.model.decode(whole * step)).square().sum(1).mean()
-        return float(sum(entropy(unit) for unit in whole.T)), float(distortion)
+            task = self.model.terms.get("classification")
+            error = 0.0 if task is None else float(task.metrics(whole * step, self.y)["error"].mean())
+        return Measured(sum(map(entropy, whole.T)), float(distortion), error)
 
 
 def rounding(coded: Coded) -> float:
     """The step of rounding at which the distortion is EXCESS times that of exact codes, by bisection."""
-    goal = EXCESS * coded.rounded(1e-6)[1]
+    goal = EXCESS * coded.rounded(1e-6).distortion
     low, high = 1e-6, 4.0
     for _ in range(20):
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if coded.rounded(middle)[1] < goal else (low, middle)
+        low, high = (middle, high) if coded.rounded(middle).distortion < goal else (low, middle)
     return low
 
 
@@ -141,39 +158,62 @@ def entropy(values: Tensor) -> float:
     return float(-(share * share.log2()).sum())
 
 
-def interpolated(curve: list[Measured], bits: float) -> float:
-    """The distortion at a rate, between the two nearest models; NaN outside what was measured."""
-    points = sorted((one.bits, one.distortion) for one in curve)
-    rates, distortions = zip(*points, strict=True)
-    return float(np.interp(bits, rates, distortions, left=math.nan, right=math.nan))
+def at(found: list[Curve], bits: float, quantity: Quantity) -> list[float]:
+    """A quantity at a rate, %, for each seed: between the two nearest models, linear in log bits; NaN outside them."""
+    values = []
+    for curve in found:
+        points = sorted((math.log(one.bits), getattr(one, quantity)) for one in curve)
+        values.append(100 * float(np.interp(math.log(bits), *zip(*points, strict=True), left=math.nan, right=math.nan)))
+    return values
 
 
-def table(curves: Mapping[tuple[str, bool], list[list[Measured]]]) -> str:
-    """Unexplained share at five rates, mean ± spread over seeds."""
-    lines = ["| unexplained, % | " + " | ".join(f"{rate} bits" for rate in RATES) + " |", "| --- " * 6 + "|"]
+def table(curves: Curves, quantity: Quantity) -> str:
+    """The quantity at five rates, mean ± spread over seeds."""
+    lines = [
+        f"| {QUANTITIES[quantity]}, % | {' | '.join(f'{rate} bits' for rate in RATES)} |",
+        "| --- " * (len(RATES) + 1) + "|",
+    ]
     for (kind, task), found in curves.items():
+        if quantity == "error" and not task:
+            continue
         cells = []
         for rate in RATES:
-            at = [100 * interpolated(curve, rate) for curve in found]
-            spread = f" ± {statistics.stdev(at):.1f}" if len(at) > 1 else ""
-            cells.append("–" if any(map(math.isnan, at)) else f"{statistics.fmean(at):.1f}{spread}")
-        lines.append(f"| {kind}{' + classifier' if task else ''} | {' | '.join(cells)} |")
+            values = at(found, rate, quantity)
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            cells.append("–" if any(map(math.isnan, values)) else f"{statistics.fmean(values):.1f}{spread}")
+        lines.append(f"| {named(kind, task)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def finding(curves: Mapping[tuple[str, bool], list[list[Measured]]]) -> str:
-    """Which limit leaves least unexplained where all were measured."""
-    best = []
+def finding(curves: Curves) -> str:
+    """At which rates sparsity is better or worse than noise by more than the seeds' spread."""
+    parts = []
+    for quantity, said in QUANTITIES.items():
+        task = quantity == "error"
+        for kind in KINDS:
+            if kind != "noise":
+                less, more = compared(curves[kind, task], curves["noise", task], quantity)
+                parts.append(f"{named(kind, task)}: {said} lower at {listed(less)}, higher at {listed(more)}")
+    return f"Against noise at equal bits, by more than the seeds' spread: {'; '.join(parts)}."
+
+
+def compared(own: list[Curve], other: list[Curve], quantity: Quantity) -> tuple[list[int], list[int]]:
+    """The rates where the first curves' mean is below, and where above the others' by more than either's spread."""
+    less, more = [], []
     for rate in RATES:
-        at = {kind: statistics.fmean(interpolated(curve, rate) for curve in curves[kind, False]) for kind in KINDS}
-        there = {kind: value for kind, value in at.items() if not math.isnan(value)}
-        if len(there) == len(at):
-            least = min(there, key=there.__getitem__)
-            best.append(f"{least} at {rate} bits ({', '.join(f'{kind} {100 * v:.1f} %' for kind, v in at.items())})")
-    return f"Least unexplained without a classifier: {'; '.join(best)}."
+        here, there = at(own, rate, quantity), at(other, rate, quantity)
+        spread = max(statistics.stdev(here), statistics.stdev(there)) if len(here) > 1 else 0.0
+        gap = statistics.fmean(here) - statistics.fmean(there)
+        if abs(gap) > spread:  # never where one was not measured
+            (less if gap < 0 else more).append(rate)
+    return less, more
 
 
-def draw(curves: Mapping[tuple[str, bool], list[list[Measured]]]) -> Figure:
+def listed(rates: list[int]) -> str:
+    return f"{', '.join(map(str, rates))} bits" if rates else "none"
+
+
+def draw(curves: Curves) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for (kind, task), found in curves.items():
