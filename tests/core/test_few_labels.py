@@ -42,6 +42,7 @@ def test_errors_are_those_of_logistic_regression_on_the_features() -> None:
     one, data = stack(), splits(90)
     (found,) = evaluate_few_labels(one, data, [30], draws=1)
     train, test = (one.encode(part.read(torch.arange(len(part))).x).numpy() for part in (data.train, data.test) if part)
+    train, test = train - train.mean(0), test - train.mean(0)
     scale = np.sqrt((train**2).sum(1).mean())
     fit = LogisticRegression(C=found.strengths[0], max_iter=1000).fit(train / scale, np.arange(90) % CLASSES)
     expected = np.mean(fit.predict(test / scale) != np.arange(300) % CLASSES)
