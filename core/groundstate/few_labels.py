@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -53,7 +53,7 @@ def evaluate_few_labels(
     splits: Splits,
     per_class: Sequence[int],
     *,
-    draws: int = 10,
+    draws: int | Mapping[int, int] = 10,
     seed: int = 0,
     follow: Callable[[FewLabels], None] = lambda found: None,
 ) -> list[FewLabels]:
@@ -61,13 +61,14 @@ def evaluate_few_labels(
 
     Labelled samples are drawn from the training part, every class alike; C is chosen on the validation part, and by
     cross-validation on the drawn labels where there is none. The test part is only reported. All features are held
-    in memory. InputError where data has no labels, no test part, or fewer labels of a class than are asked for.
+    in memory. draws: as many for each number, or how many for which. InputError where data has no labels, no test part, or fewer labels of a class than are asked for.
     """
     require_labels(splits, per_class)
     assert splits.test is not None
     test, test_labels = _features(stack, splits.test)
     labels = _labels(splits.train)
-    drawn = {(count, draw): draw_rows(labels, count, seed, draw) for count in per_class for draw in range(draws)}
+    times = {count: draws if isinstance(draws, int) else draws[count] for count in per_class}
+    drawn = {(count, draw): draw_rows(labels, count, seed, draw) for count in per_class for draw in range(times[count])}
     rows = np.unique(np.concatenate(list(drawn.values())))
     train, _ = _features(stack, splits.train, rows)
     held = None if splits.validation is None else _features(stack, splits.validation)
@@ -79,7 +80,7 @@ def evaluate_few_labels(
     results = []
     for count in per_class:
         figures = []
-        for draw in range(draws):
+        for draw in range(times[count]):
             chosen = drawn[count, draw]
             x, y = train[np.searchsorted(rows, chosen)], labels[chosen]
             model, strength = _fit(x, y, held, count)
