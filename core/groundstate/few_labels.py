@@ -61,7 +61,8 @@ def evaluate_few_labels(
 
     Labelled samples are drawn from the training part, every class alike; C is chosen on the validation part, and by
     cross-validation on the drawn labels where there is none. The test part is only reported. All features are held
-    in memory. draws: as many for each number, or how many for which. InputError where data has no labels, no test part, or fewer labels of a class than are asked for.
+    in memory. draws: as many for each number of labels, or how many for which. InputError where data has no labels,
+    no test part, or fewer labels of a class than are asked for.
     """
     require_labels(splits, per_class)
     assert splits.test is not None

@@ -54,11 +54,12 @@ def test_errors_are_those_of_logistic_regression_on_the_features() -> None:
 @pytest.mark.parametrize("validation", [True, False])
 def test_more_labels_help_and_draws_repeat(validation: bool) -> None:
     data = splits(validation=validation)
-    few, many = evaluate_few_labels(stack(), data, [2, 20], draws=4)
+    few, many = evaluate_few_labels(stack(), data, [2, 20], draws={2: 4, 20: 3})
+    assert (len(few.errors), len(many.errors)) == (4, 3)
     assert many.error < few.error
     assert few.spread > 0
     assert set(few.strengths + many.strengths) <= set(STRENGTHS)
-    again = evaluate_few_labels(stack(), data, [2, 20], draws=4)
+    again = evaluate_few_labels(stack(), data, [2, 20], draws={2: 4, 20: 3})
     assert again == [few, many]
 
 

@@ -66,6 +66,9 @@ def test_features_of_a_convolutional_stack_are_told_apart_from_few_labels(small:
             f"layers.{name}.model.decoder.maps": maps,
             f"layers.{name}.model.decoder.size": size,
             f"layers.{name}.model.encoder.size": size,
+            f"layers.{name}.model.decoder.padding": 0,
+            f"layers.{name}.model.encoder.padding": 0,
+            f"layers.{name}.pool.positions": 2,
             f"layers.{name}.input.size": window,
         }
     changes |= {"layers.first.learning.log_every": 1, "layers.second.learning.log_every": 1}
