@@ -28,12 +28,12 @@ from groundstate.run import MODEL
 from groundstate.stack import Stack
 
 TRAINED, RANDOM, ALONE = "trained", "random filters", "labels alone"
-DRAWS = {10: 10, 100: 10, 1000: 3}
+DRAWS = {10: 10, 100: 10, 1000: 1}
 """How many draws of so many labels per class the linear classifier sees."""
-TUNED = {10: 3, 100: 2, 1000: 1}
+TUNED = {10: 3, 100: 2}
 """How many of them all filters are trained on, which takes minutes for each."""
-STEPS = {10: 100, 100: 200, 1000: 600}
-RATE, SIZE, CHECKS, HELD = 1e-3, 50, 5, 2_000
+STEPS = {10: 100, 100: 300}
+RATE, SIZE, CHECKS, HELD = 1e-3, 50, 5, 1_000
 """Of training on labels: Adam's rate, images in a batch, and how often how many validation images are looked at."""
 GAIN = 10.0
 """On features of norm 1, so that a classifier's weights of the usual size tell them apart."""
@@ -70,6 +70,8 @@ def measure(lab: Lab) -> None:
             note=f"each value a draw of the labels, {DRAWS[count]} in all",
         )
         for arm in (RANDOM, ALONE):
+            if count not in found[arm]:
+                continue
             draws = len(found[arm][count])
             note = "the same draws" if draws == DRAWS[count] else f"the first {draws} of these draws"
             lab.row(f"{count} labels per class: {arm}, %", found[arm][count], note=note)
@@ -153,15 +155,20 @@ def error_of(net: Classifier, source: Source, rows: Tensor) -> float:
     return wrong / len(rows)
 
 
+def spread_of(errors: list[float]) -> float:
+    """The draws' standard deviation, 0 of one draw."""
+    return statistics.stdev(errors) if len(errors) > 1 else 0.0
+
+
 def finding(found: Errors) -> str:
     """What training without labels takes off the error of each control, beside the larger spread of the draws."""
     parts = []
     for arm in (RANDOM, ALONE):
         gains = []
-        for count, errors in found[TRAINED].items():
-            other = found[arm][count]
+        for count, other in found[arm].items():
+            errors = found[TRAINED][count]
             gain = statistics.fmean(other) - statistics.fmean(errors)
-            spread = max(statistics.stdev(values) if len(values) > 1 else 0.0 for values in (errors, other))
+            spread = max(map(spread_of, (errors, other)))
             gains.append(f"{gain:.1f} points at {count} labels per class (spread of the draws {spread:.1f})")
         parts.append(f"against {arm} {', '.join(gains)}")
     return f"Filters trained without labels take off, {'; '.join(parts)}."
@@ -174,7 +181,7 @@ def draw(found: Errors) -> Figure:
         axes.errorbar(
             list(results),
             [statistics.fmean(errors) for errors in results.values()],
-            yerr=[statistics.stdev(errors) if len(errors) > 1 else 0.0 for errors in results.values()],
+            yerr=[spread_of(errors) for errors in results.values()],
             marker="o",
             capsize=3,
             linestyle="--" if arm == ALONE else "-",
