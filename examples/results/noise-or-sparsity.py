@@ -137,8 +137,9 @@ class Coded:
         with torch.no_grad():
             whole = torch.round(self.code / step)
             distortion = (self.x - self.model.decode(whole * step)).square().sum(1).mean()
-            task = self.model.terms.get("classification")
-            error = 0.0 if task is None else float(task.metrics(whole * step, self.y)["error"].mean())
+            terms, error = self.model.terms, 0.0
+            if "classification" in terms:
+                error = float(terms["classification"].metrics(whole * step, self.y)["error"].mean())
         return Measured(sum(map(entropy, whole.T)), float(distortion), error)
 
 
