@@ -29,7 +29,29 @@ class Figure:
 
 FIGURES = (
     Figure("L1 codes", "SPAMS `lasso`, float64", "sparse_codes_*", ("spams_over_groundstate",), "≥ 2×"),
+    *(
+        Figure(
+            "L1 codes",
+            f"scikit-learn `{name}`",
+            "sparse_codes_*",
+            ("scikit_over_groundstate", f"scikit-learn {name}"),
+            "≥ 40×",
+        )
+        for name in ("lasso_cd", "lasso_lars")
+    ),
     Figure("group codes", "SPAMS `fistaFlat`", "group_codes*", ("spams_over_groundstate",), "≥ 10×"),
+    *(
+        Figure(work, against, f"structured_codes_{only}_*", key, asked)
+        for work, against, only, key, asked in (
+            ("tree codes, 6 %", "SPAMS `fistaTree`", "trees", ("tree groups, λ = 1.2", "ratio"), "≥ 3×"),
+            ("tree codes, 15 %", "SPAMS `fistaTree`", "trees", ("tree groups, λ = 0.55", "ratio"), "≥ 3×"),
+            ("12 atoms", "SPAMS `omp`", "pursuit", ("matching pursuit, 12 atoms", "ratio", "SPAMS omp"), "≥ 1×"),
+            ("12 atoms", "scikit-learn", "pursuit", ("matching pursuit, 12 atoms", "ratio", "scikit-learn"), "≥ 50×"),
+            ("overlapping pools", "generic solver", "overlapping", ("overlapping pools, λ = 0.3", "ratio"), "≥ 10×"),
+            ("inhibition", "generic solver", "inhibition", ("inhibition, α = 0.2, S = 0.05", "ratio"), "≥ 10×"),
+            ("weak inhibition", "generic solver", "inhibition", ("inhibition, α = 0.2, S = 0.005", "ratio"), "≥ 10×"),
+        )
+    ),
     Figure("FISTA iterations", "written in plain torch", "fista", ("times_faster",)),
     Figure("dictionary learning", "SPAMS `trainDL`", "dictionary_learning*", ("times_faster", "SPAMS"), "≥ 1.3×"),
     Figure("dictionary learning", "scikit-learn", "dictionary_learning*", ("times_faster", "scikit-learn"), "≥ 10×"),
