@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
+BETAS = (0.9, 0.999)
 DECAY = 0.01
 """Of AdamW alone."""
 
@@ -22,7 +22,12 @@ class FusedAdam:
     """
 
     def __init__(
-        self, groups: Mapping[float, Sequence[nn.Parameter]], *, maximize: bool = False, decoupled: bool = False
+        self,
+        groups: Mapping[float, Sequence[nn.Parameter]],
+        *,
+        maximize: bool = False,
+        decoupled: bool = False,
+        epsilon: float = 1e-8,
     ) -> None:
         self.param_groups: list[dict[str, Any]] = []
         for multiplier, members in groups.items():
@@ -33,7 +38,7 @@ class FusedAdam:
             self.param_groups += [{"params": kind, "multiplier": multiplier, "lr": 1e-3} for kind in kinds.values()]
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
         self._kernel = torch._fused_adamw_ if decoupled else torch._fused_adam_
-        self._maximize, self._decay = maximize, DECAY if decoupled else 0.0
+        self._maximize, self._decay, self._epsilon = maximize, DECAY if decoupled else 0.0, epsilon
 
     @torch.no_grad()
     def step(self) -> None:
@@ -56,7 +61,7 @@ class FusedAdam:
                 beta1=BETAS[0],
                 beta2=BETAS[1],
                 weight_decay=self._decay,
-                eps=EPSILON,
+                eps=self._epsilon,
                 amsgrad=False,
                 maximize=self._maximize,
             )

@@ -532,6 +532,12 @@ class Learner(Plugin):
     class Config(Plugin.Config):
         optimiser: Optimiser = Field("adam", description="of the descending parameters")
         rate: float = Field(1e-3, gt=0, description="learning rate of the descending parameters; > 0")
+        epsilon: float = Field(
+            1e-8,
+            gt=0,
+            description="of adam and adamw, added to the root of the mean squared gradient: entries with gradients "
+            "well below it move in proportion to them, as under sgd",
+        )
         ascent_optimiser: Optimiser = Field("sgd", description="of the ascending parameters")
         ascent_rate: float = Field(0.01, gt=0, description="learning rate of the ascending parameters; > 0")
         batch_size: int = Field(100, ge=1, description="samples per step")

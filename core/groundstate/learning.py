@@ -105,7 +105,8 @@ class Learning:
                 if item.spec.direction == direction and item.name not in self.taken:
                     groups.setdefault(item.spec.rate, []).append(item.parameter)
             if groups:
-                self.optimisers[direction] = _optimiser(kind, groups, maximize=direction == "ascend")
+                upwards = direction == "ascend"
+                self.optimisers[direction] = _optimiser(kind, groups, self.config.epsilon, maximize=upwards)
 
     def _refuse_unbounded_ascent(self) -> None:
         for item in self.learned:
@@ -331,12 +332,12 @@ def learned_parameters(model: Model, prefix: str = "") -> Iterator[_Learned]:
 
 
 def _optimiser(
-    kind: Optimiser, groups: Mapping[float, list[nn.Parameter]], *, maximize: bool
+    kind: Optimiser, groups: Mapping[float, list[nn.Parameter]], epsilon: float, *, maximize: bool
 ) -> FusedAdam | torch.optim.SGD:
     if kind == "sgd":
         params = [{"params": members, "multiplier": rate} for rate, members in groups.items()]
         return torch.optim.SGD(params, lr=1e-3, maximize=maximize)
-    return FusedAdam(groups, maximize=maximize, decoupled=kind == "adamw")
+    return FusedAdam(groups, maximize=maximize, decoupled=kind == "adamw", epsilon=epsilon)
 
 
 def check_finite(energies: Mapping[str, Tensor], step: int) -> None:

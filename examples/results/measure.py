@@ -25,7 +25,7 @@ from groundstate.errors import GroundstateError, InputError, nearest
 from groundstate.files import replacing, write_json, write_text
 from groundstate.run import Interrupted
 
-MACHINERY = {"measure", "lab", "table", "draw"}
+MACHINERY = {"measure", "lab", "table", "draw", "angles"}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,10 +11,11 @@ from torch import nn
 from groundstate.adam import FusedAdam
 
 
+@pytest.mark.parametrize("epsilon", [1e-8, 1e-2])
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize(("decoupled", "reference"), [(False, torch.optim.Adam), (True, torch.optim.AdamW)])
 def test_steps_are_those_of_torch_to_the_last_bit(
-    reference: type[torch.optim.Optimizer], decoupled: bool, maximize: bool
+    reference: type[torch.optim.Optimizer], decoupled: bool, maximize: bool, epsilon: float
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=generator) for shape in ((7, 30), (30,), (5, 7))]
@@ -25,9 +26,10 @@ def test_steps_are_those_of_torch_to_the_last_bit(
         {rate: [p for p, r in zip(ours, rates, strict=True) if r == rate] for rate in (1.0, 0.25)},
         maximize=maximize,
         decoupled=decoupled,
+        epsilon=epsilon,
     )
     groups: list[dict[str, Any]] = [{"params": [p], "lr": r} for p, r in zip(theirs, rates, strict=True)]
-    known = reference(groups, maximize=maximize, fused=True)  # type: ignore[call-arg]
+    known = reference(groups, maximize=maximize, fused=True, eps=epsilon)  # type: ignore[call-arg]
     for step in range(12):
         for mine, other in zip(ours, theirs, strict=True):
             gradient = torch.randn(mine.shape, generator=generator, dtype=mine.dtype)
