@@ -36,7 +36,7 @@ def draw_map(axes: list[Axes], filters: Tensor, *, wrap: bool = True, shown: Par
     bar = axes[1].figure.colorbar(drawn, ax=axes[1], ticks=[0, 45, 90, 135, 180], shrink=0.8, pad=0.02)
     bar.ax.set_yticklabels(["0°", "45°", "90°", "135°", "180°"])
     number = found.pinwheels().numpy()
-    size = 90 / math.sqrt(number.size) + 1
+    size = max(4.0, 90 / math.sqrt(number.size) + 1)
     for sign, colour in ((1, "white"), (-1, "black")):
         row, column = np.nonzero(number == sign)
         edge = {"markeredgecolor": "0.35", "markeredgewidth": 0.6}

@@ -77,7 +77,7 @@ def across(found: OrientationMap, run: Trained) -> float:
 def draw(run: Trained) -> Figure:
     whole = filters(run)
     top, left = ((side - SHOWN) // 2 for side in whole.shape[:2])
-    figure = Figure(figsize=(12, 4), layout="constrained")
-    axes = figure.subplots(1, 3, gridspec_kw={"width_ratios": [1, 1.06, 1.06]})
+    figure = Figure(figsize=(15, 6), layout="constrained")
+    axes = figure.subplots(1, 3, gridspec_kw={"width_ratios": [1, 1.6, 1]})  # pinwheels are to be seen
     draw_map(list(axes), whole, shown=(slice(top, top + SHOWN), slice(left, left + SHOWN)), wrap=False)
     return figure
