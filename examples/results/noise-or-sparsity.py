@@ -21,6 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lab import Lab, Trained
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -217,16 +218,15 @@ def listed(rates: list[int]) -> str:
 def draw(curves: Curves) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
+    drawn: tuple[tuple[Axes, Quantity], ...] = ((left, "distortion"), (right, "error"))
     for (kind, task), found in curves.items():
         colour, style = f"C{list(KINDS).index(kind)}", "--" if task else "-"
-        bits = np.array([[one.bits for one in curve] for curve in found])
-        unexplained = 100 * np.array([[one.distortion for one in curve] for curve in found])
-        left.plot(bits.mean(0), unexplained.mean(0), style, marker=".", color=colour, label=None if task else kind)
-        left.fill_between(bits.mean(0), unexplained.min(0), unexplained.max(0), color=colour, alpha=0.2, lw=0)
-        if task:
-            error = 100 * np.array([[one.error for one in curve] for curve in found])
-            right.plot(bits.mean(0), error.mean(0), style, marker=".", color=colour)
-            right.fill_between(bits.mean(0), error.min(0), error.max(0), color=colour, alpha=0.2, lw=0)
+        for axes, quantity in drawn:
+            if task or quantity == "distortion":
+                values = np.array([at(found, rate, quantity) for rate in RATES])
+                name = kind if quantity == "distortion" and not task else None
+                axes.plot(RATES, values.mean(1), style, marker=".", color=colour, label=name)
+                axes.fill_between(RATES, values.min(1), values.max(1), color=colour, alpha=0.2, lw=0)
     left.set(xlabel="bits per code", ylabel="unexplained, %")
     right.set(xlabel="bits per code", ylabel="test error, %")
     left.legend(frameon=False)
