@@ -1,8 +1,7 @@
 """DrSAE's recurrence (Rolfe & LeCun 2013): 200 units, T = 11 against T = 2.
 
 All models have 4 epochs without labels and 24 with them, half as many as the protocol ``drsae-mnist``, so that errors
-are somewhat above what the paper's models reach. A third arm has all the energy's terms from the start, as many epochs in
-all.
+are somewhat above what the paper's models reach. A third arm has all terms from the start.
 """
 
 from __future__ import annotations
