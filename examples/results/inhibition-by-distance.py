@@ -36,7 +36,7 @@ def measure(lab: Lab) -> None:
     lab.picture(
         draw(runs),
         "The 64 filters of the ring in their order, row by row, each row above the next: with S (left) neighbours have "
-        "like orientations, which turn along the ring; without (right) they do not know each other. Below, the "
+        "like orientations, in runs with jumps between them; without (right) nothing makes them learn. Below, the "
         "orientation of each unit along the ring.",
     )
 
